@@ -1,0 +1,86 @@
+// A tensor owns its elements: dtype, extents, 64-byte aligned dense memory, and the device it is on.
+#pragma once
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/dtype.h"
+#include "tensor/view.h"
+
+namespace minke {
+
+enum class Device : std::uint8_t { Cpu };
+
+using Shape = std::vector<Index>;
+
+std::string to_string(const Shape& shape);  // "[2, 3]"
+Index element_count(const Shape& shape);
+
+class Tensor {
+ public:
+  Tensor() = default;
+  // Elements are zero. Large tensors ask for huge pages.
+  Tensor(DType dtype, Shape shape, Device device = Device::Cpu);
+  static Tensor zeros(Shape shape) { return Tensor(DType::F32, std::move(shape)); }
+  // Elements are whatever memory held: for results that are overwritten whole.
+  static Tensor uninitialized(DType dtype, Shape shape);
+  static Tensor uninitialized(Shape shape) { return uninitialized(DType::F32, std::move(shape)); }
+
+  Tensor(Tensor&&) noexcept = default;
+  Tensor& operator=(Tensor&&) noexcept = default;
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+  Tensor clone() const;
+
+  DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
+  const Shape& shape() const { return shape_; }
+  Index extent(int d) const { return shape_[static_cast<std::size_t>(d)]; }
+  int rank() const { return static_cast<int>(shape_.size()); }
+  Index size() const { return element_count(shape_); }
+  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype_); }
+  bool defined() const { return !shape_.empty() || memory_; }
+  void* raw() { return memory_.get(); }
+  const void* raw() const { return memory_.get(); }
+
+  // Views with this rank and element type; ShapeError when they are not the tensor's.
+  template <class T, int Rank> View<T, Rank> view() {
+    check<T, Rank>();
+    return View<T, Rank>(static_cast<T*>(raw()), extents<Rank>());
+  }
+  template <class T, int Rank> View<const T, Rank> view() const {
+    check<T, Rank>();
+    return View<const T, Rank>(static_cast<const T*>(raw()), extents<Rank>());
+  }
+  // The most frequent ones, FP32.
+  View1<float> v1() { return view<float, 1>(); }
+  View2<float> v2() { return view<float, 2>(); }
+  View3<float> v3() { return view<float, 3>(); }
+  View1<const float> v1() const { return view<float, 1>(); }
+  View2<const float> v2() const { return view<float, 2>(); }
+  View3<const float> v3() const { return view<float, 3>(); }
+  // All elements in one row, whatever the rank.
+  View1<float> flat() { return View1<float>(static_cast<float*>(raw()), {size()}); }
+  View1<const float> flat() const { return View1<const float>(static_cast<const float*>(raw()), {size()}); }
+
+ private:
+  struct Free { void operator()(void* p) const; };
+
+  template <class T, int Rank> void check() const {
+    if (dtype_ != dtype_of<T> || rank() != Rank) wrong_view(dtype_of<T>, Rank);
+  }
+  template <int Rank> std::array<Index, Rank> extents() const {
+    std::array<Index, Rank> e;
+    for (int d = 0; d < Rank; ++d) e[d] = extent(d);
+    return e;
+  }
+  [[noreturn]] void wrong_view(DType dtype, int rank) const;
+
+  DType dtype_ = DType::F32;
+  Device device_ = Device::Cpu;
+  Shape shape_;
+  std::unique_ptr<void, Free> memory_;
+};
+
+}  // namespace minke
