@@ -1,0 +1,93 @@
+// Matrix products of a layer y = x W^T, with weights packed once into the order the kernels read.
+//
+//   forward   y [T, N]  = x [T, K] W^T           W [N, K]
+//   dgrad     dx [T, K] = dy [T, N] W            (the same product with W packed transposed)
+//   wgrad     dW [N, K] += dy^T x
+//
+// Numeric contract. Form F32: FP32 products and sums. Form Bf16: x is rounded to BF16, products are
+// summed in FP32. Form E4m3: weights stay codes with 128x128 scales in memory and become
+// BF16(float(code) * scale) when used, otherwise as Bf16. A row of y depends on that row of x, on W
+// and on the instruction set alone: not on T, on the other rows, or on the number of threads.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace minke {
+
+enum class WeightForm : std::uint8_t { F32, Bf16, E4m3 };
+enum class Write : std::uint8_t { Overwrite, Add };
+enum class Precision : std::uint8_t { Fp32, Bf16 };  // of the operands of a product
+
+// W [n, k] in packed order (zero padded to whole panels).
+class PackedWeights {
+ public:
+  PackedWeights() = default;
+  // w [N, K]. Forms F32 and Bf16.
+  static PackedWeights pack(View2<const float> w, WeightForm form);
+  static PackedWeights pack(View2<const BF16> w);  // form Bf16
+  // w [K', N'] is packed as its transpose: n() = w.extent(1), k() = w.extent(0).
+  static PackedWeights pack_transposed(View2<const float> w, WeightForm form);
+  // codes [N, K], scales [ceil(N/128), ceil(K/128)]. Form E4m3.
+  static PackedWeights pack(View2<const E4M3> codes, View2<const float> scales);
+
+  // Packs again into the memory that is there (after an optimiser step). Same extents and form.
+  void repack(View2<const float> w);
+  void repack_transposed(View2<const float> w);
+
+  Index n() const { return n_; }
+  Index k() const { return k_; }
+  WeightForm form() const { return form_; }
+  std::size_t bytes() const;
+  bool defined() const { return n_ > 0; }
+
+  // For ops/ only: panels of kPanel outputs. F32: [panel][k][kPanel]; Bf16 and E4m3:
+  // [panel][k / 2][kPanel][2], k padded to a multiple of 32 with zeros.
+  static constexpr Index kPanel = 16;
+  const void* panels() const { return data_.raw(); }
+  Index padded_k() const { return padded_k_; }
+  View2<const float> scales() const { return scales_.v2(); }
+
+ private:
+  Index n_ = 0, k_ = 0, padded_k_ = 0;
+  WeightForm form_ = WeightForm::F32;
+  Tensor data_, scales_;
+};
+
+// x [T, K] -> y [T, N], overwritten or added to. Rows may be strided; x and y may not overlap.
+void linear(View2<const float> x, const PackedWeights& w, View2<float> y,
+            Write write = Write::Overwrite);
+
+// The official FP8 arithmetic, W in form E4m3: x is quantised per row and 128 columns, per 128 of K
+// the dot product of the codes is rounded to FP32, times x's scale, times W's, added in FP32.
+void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y,
+                Write write = Write::Overwrite);
+
+// Rows [offsets[e], offsets[e + 1]) of x times w[e]: one call for all experts, parallel over
+// experts and tiles. offsets has w.size() + 1 entries; experts without rows are legal.
+void linear_grouped(View2<const float> x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y,
+                    Write write = Write::Overwrite);
+void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
+                        std::span<const PackedWeights* const> w, View2<float> y,
+                        Write write = Write::Overwrite);
+
+// dw [N, K] += dy [T, N]^T x [T, K].
+void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
+                            Precision precision);
+void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw, Precision precision);
+
+namespace reference {
+// The definitions, summed in T from first to last. T is float or double.
+template <class T>
+void linear(View2<const T> x, View2<const T> w, View2<T> y, Write write);
+template <class T>
+void linear_backward_input(View2<const T> dy, View2<const T> w, View2<T> dx, Write write);
+template <class T>
+void linear_weight_gradient(View2<const T> dy, View2<const T> x, View2<T> dw);
+}  // namespace reference
+
+}  // namespace minke

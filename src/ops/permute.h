@@ -1,0 +1,47 @@
+// Tokens to experts and back: one counting sort, gathers, and weighted sums in a fixed order.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tensor/dtype.h"
+#include "tensor/view.h"
+
+namespace minke {
+
+struct ExpertOrder {
+  std::vector<Index> offsets;          // [E + 1]: rows [offsets[e], offsets[e+1]) belong to expert e
+  std::vector<std::int32_t> token;     // [T * K]: token of a row; tokens rise within an expert
+  std::vector<std::int32_t> slot;      // [T * K]: k of a row, its place in the token's choice
+  std::vector<std::int32_t> row;       // [T * K]: row of (t, k) at t * K + k
+};
+
+// indices [T, K] -> where each (token, choice) goes. No token is ever dropped.
+ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts);
+
+// x [T, D] -> rows [T * K, D]: rows[r] = x[order.token[r]].
+void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows);
+
+// y[t] += sum_k weights[t, k] rows[row(t, k)], k rising.
+void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
+                     View2<float> y);
+
+// drows[row(t, k)] = weights[t, k] dy[t];  dweights[t, k] = dy[t] . rows[row(t, k)].
+void combine_experts_backward(View2<const float> dy, View2<const float> rows,
+                              const ExpertOrder& order, View2<const float> weights,
+                              View2<float> drows, View2<float> dweights);
+
+// The gradient of gather_tokens: dx[t] += sum_k drows[row(t, k)], k rising.
+void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, View2<float> dx);
+
+// y = a + b and y += a, element by element; extents agree, y may be a or b.
+void add(View2<const float> a, View2<const float> b, View2<float> y);
+void add_to(View2<const float> a, View2<float> y);
+// Copies rows (either side may be strided).
+void copy(View2<const float> from, View2<float> to);
+// y = BF16(x) rounded to nearest even; copies between element types.
+void copy(View2<const float> from, View2<BF16> to);
+void copy(View2<const BF16> from, View2<float> to);
+void fill(View2<float> y, float value);
+
+}  // namespace minke

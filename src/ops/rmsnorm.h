@@ -1,0 +1,33 @@
+// Root-mean-square normalisation over the last dimension.
+//   y[t] = gain * x[t] * rstd[t],   rstd[t] = 1 / sqrt(mean(x[t]^2) + eps)
+// Sums are FP32. Parallel over rows; a row's bits do not depend on the others.
+#pragma once
+#include "tensor/view.h"
+
+namespace minke {
+
+// x [T, D], gain [D] -> y [T, D], rstd [T] (kept for the backward pass, may be empty). y may be x.
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, float eps, View2<float> y,
+                     View1<float> rstd = {});
+
+// dy, x [T, D] -> dx [T, D], overwritten; dx may be dy. With xhat = x rstd:
+//   dx = rstd (gain dy - xhat mean(gain dy xhat))
+void rmsnorm_backward_input(View2<const float> dy, View2<const float> x, View1<const float> gain,
+                            View1<const float> rstd, View2<float> dx);
+
+// dgain [D] += sum_t dy x rstd
+void rmsnorm_backward_weight(View2<const float> dy, View2<const float> x, View1<const float> rstd,
+                             View1<float> dgain);
+
+namespace reference {
+template <class T>
+void rmsnorm_forward(View2<const T> x, View1<const T> gain, T eps, View2<T> y, View1<T> rstd);
+template <class T>
+void rmsnorm_backward_input(View2<const T> dy, View2<const T> x, View1<const T> gain,
+                            View1<const T> rstd, View2<T> dx);
+template <class T>
+void rmsnorm_backward_weight(View2<const T> dy, View2<const T> x, View1<const T> rstd,
+                             View1<T> dgain);
+}  // namespace reference
+
+}  // namespace minke

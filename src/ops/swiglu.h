@@ -1,0 +1,24 @@
+// The gated unit of every feed-forward network.
+//   y = silu(gate) * up,   silu(a) = a sigmoid(a)
+#pragma once
+#include "tensor/view.h"
+
+namespace minke {
+
+// gate, up [T, F] -> y [T, F]; y may be gate or up.
+void swiglu_forward(View2<const float> gate, View2<const float> up, View2<float> y);
+
+// dy, gate, up [T, F] -> dgate, dup [T, F], overwritten; dgate may be gate, dup may be up.
+//   dgate = dy up s (1 + gate (1 - s)),   dup = dy gate s,   s = sigmoid(gate)
+void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
+                           View2<float> dgate, View2<float> dup);
+
+namespace reference {
+template <class T>
+void swiglu_forward(View2<const T> gate, View2<const T> up, View2<T> y);
+template <class T>
+void swiglu_backward_input(View2<const T> dy, View2<const T> gate, View2<const T> up,
+                           View2<T> dgate, View2<T> dup);
+}  // namespace reference
+
+}  // namespace minke
