@@ -1,0 +1,321 @@
+#include "io/tensor_store.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "io/json_scanner.h"
+
+namespace minke {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr std::size_t kMaxIndex = 1'000'000'000;
+
+struct ShardIndex {                                       // model.safetensors.index.json
+  std::vector<std::string> files;                         // in order of first mention
+  std::unordered_map<std::string, std::size_t> shard_of;  // tensor -> files
+};
+
+ShardIndex read_index(const fs::path& path) {
+  const std::string text = read_file(path, kMaxIndex), file = path.string();
+  ShardIndex index;
+  std::unordered_map<std::string, std::size_t> number;
+  bool found = false;
+  JsonScanner json(text, file);
+  json.object([&](const std::string& key) {
+    if (key != "weight_map") return json.skip_value();
+    if (std::exchange(found, true)) throw FormatError(file + ": \"weight_map\" is there twice");
+    json.object([&](std::string name) {
+      std::string shard = json.string();
+      const auto [it, fresh] = number.try_emplace(shard, index.files.size());
+      if (fresh) index.files.push_back(std::move(shard));
+      const auto [at, unique] = index.shard_of.try_emplace(std::move(name), it->second);
+      if (!unique) throw FormatError(fmt::format("{}: tensor {} is there twice", file, at->first));
+    });
+  });
+  json.end();
+  if (!found) throw FormatError(file + ": there is no \"weight_map\"");
+  return index;
+}
+
+template <class To, class From>
+void convert(std::span<const std::byte> from, Tensor& to) {
+  const From* source = reinterpret_cast<const From*>(from.data());
+  To* target = static_cast<To*>(to.raw());
+  parallel_ranges(to.size(), 1 << 16, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      if constexpr (std::is_same_v<To, std::int64_t>)
+        target[i] = static_cast<To>(source[i]);
+      else
+        target[i] = To(static_cast<float>(source[i]));
+    }
+  });
+}
+
+std::string plural(std::size_t n, const char* what) {
+  return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
+
+}  // namespace
+
+std::string scale_name(std::string_view weight) {
+  return std::string(weight) + "_scale_inv";
+}
+
+fs::path file_in_directory(const fs::path& directory, std::string_view name, StoreOptions options) {
+  if (name.empty() || name == "." || name == ".." ||
+      name.find_first_of(std::string_view("/\\\0", 3)) != std::string_view::npos)
+    throw FormatError(fmt::format("{}: \"{}\" is not the plain name of a file in this directory",
+                                  directory.string(), name));
+  const fs::path path = directory / name;
+  std::error_code error;
+  if (options.allow_symlinks || !fs::is_symlink(fs::symlink_status(path, error))) return path;
+  const fs::path root = fs::canonical(directory, error), real = fs::weakly_canonical(path, error);
+  const fs::path relative = real.lexically_relative(root);
+  if (relative.empty() || *relative.begin() == "..")
+    throw FormatError(fmt::format(
+        "{} is a symlink that leads out of its directory, to {}; copy the file, or allow symlinks "
+        "if you trust the directory",
+        path.string(), real.string()));
+  return path;
+}
+
+TensorStore TensorStore::open(const fs::path& directory, StoreOptions options) {
+  TensorStore store;
+  store.directory_ = directory;
+  std::error_code error;
+  if (!fs::is_directory(directory, error))
+    throw IoError(
+        fmt::format("{} is not a directory; a model is a directory with config.json and "
+                    "model.safetensors or shards of it",
+                    directory.string()));
+  const auto present = [&](const char* name) {
+    return fs::symlink_status(directory / name, error).type() != fs::file_type::not_found;
+  };
+  const bool single = present(kSingle), indexed = present(kIndex);
+  if (single && indexed)
+    throw FormatError(fmt::format("{} holds both {} and {}; remove the one that is out of date",
+                                  directory.string(), kSingle, kIndex));
+  if (!single && !indexed) {
+    for (const auto& entry : fs::directory_iterator(directory))
+      if (entry.path().extension() == ".safetensors")
+        throw FormatError(
+            fmt::format("{} holds {} but no {} that names all shards; fetch it as well",
+                        directory.string(), entry.path().filename().string(), kIndex));
+    throw FormatError(fmt::format("{} holds neither {} nor {}: there are no weights to read",
+                                  directory.string(), kSingle, kIndex));
+  }
+
+  ShardIndex index;
+  if (indexed)
+    index = read_index(file_in_directory(directory, kIndex, options));
+  else
+    index.files.push_back(kSingle);
+
+  std::vector<fs::path> paths;
+  std::string missing;
+  std::size_t n_missing = 0;
+  for (const std::string& name : index.files) {
+    paths.push_back(file_in_directory(directory, name, options));
+    if (!fs::exists(paths.back(), error) && n_missing++ < 3)
+      missing += (missing.empty() ? "" : ", ") + name;
+  }
+  if (n_missing)
+    throw FormatError(fmt::format("{}: {} of {} named in {} missing: {}{}; fetch {} and try again",
+                                  directory.string(), n_missing, plural(paths.size(), "shard"),
+                                  kIndex, missing, n_missing > 3 ? ", ..." : "",
+                                  n_missing == 1 ? "it" : "them"));
+
+  std::vector<std::optional<SafetensorsFile>> files(paths.size());
+  parallel_for(static_cast<Index>(paths.size()), [&](Index i) {
+    files[static_cast<std::size_t>(i)] = SafetensorsFile::open(paths[static_cast<std::size_t>(i)]);
+  });
+  for (auto& file : files) store.shards_.push_back(std::move(*file));
+
+  std::size_t count = 0;
+  for (const auto& file : store.shards_) count += file.tensors().size();
+  store.by_name_.reserve(count);
+  for (std::size_t s = 0; s < store.shards_.size(); ++s) {
+    const SafetensorsFile& file = store.shards_[s];
+    for (const TensorInfo& info : file.tensors()) {
+      const auto [it, fresh] = store.by_name_.try_emplace(info.name, StoredTensor{&info, &file});
+      if (!fresh)
+        throw FormatError(fmt::format("tensor {} is both in {} and in {}", info.name,
+                                      it->second.file->path().string(), file.path().string()));
+      store.total_bytes_ += info.bytes();
+      if (!indexed) continue;
+      const auto entry = index.shard_of.find(info.name);
+      if (entry == index.shard_of.end())
+        throw FormatError(fmt::format("{} holds tensor {}, which {} does not name",
+                                      file.path().string(), info.name, kIndex));
+      if (entry->second != s)
+        throw FormatError(fmt::format("tensor {} is in {}, but {} says {}", info.name,
+                                      file.path().string(), kIndex, index.files[entry->second]));
+    }
+  }
+  for (const auto& [name, shard] : index.shard_of)
+    if (!store.by_name_.contains(name))
+      throw FormatError(fmt::format("{} names tensor {} in {}, where it is not",
+                                    (directory / kIndex).string(), name, index.files[shard]));
+  return store;
+}
+
+StoredTensor TensorStore::stored(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  if (it == by_name_.end())
+    throw FormatError(fmt::format("{}: there is no tensor {} among its {}", directory_.string(),
+                                  name, plural(by_name_.size(), "tensor")));
+  return it->second;
+}
+
+const TensorInfo* TensorStore::find(std::string_view name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : it->second.info;
+}
+
+const TensorInfo& TensorStore::at(std::string_view name) const {
+  return *stored(name).info;
+}
+
+std::span<const std::byte> TensorStore::bytes(std::string_view name) const {
+  const StoredTensor t = stored(name);
+  return t.file->bytes(*t.info);
+}
+
+void TensorStore::prefetch(std::string_view name) const {
+  const StoredTensor t = stored(name);
+  t.file->prefetch(*t.info);
+}
+
+void TensorStore::drop(std::string_view name) const {
+  const StoredTensor t = stored(name);
+  t.file->drop(*t.info);
+}
+
+void TensorStore::check_intact() const {
+  for (const SafetensorsFile& file : shards_) file.check_intact();
+}
+
+Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
+  const StoredTensor weight = stored(name);
+  const auto fail = [&](const std::string& what) {
+    throw FormatError(fmt::format("{}: the F8_E4M3 tensor {} {} {}", weight.file->path().string(),
+                                  name, to_string(weight.info->shape), what));
+  };
+  if (weight.info->shape.size() != 2) fail("should be a matrix");
+  const std::string its = scale_name(name);
+  const TensorInfo* info = find(its);
+  if (!info)
+    fail(
+        fmt::format("needs its scales {}, which are missing; the codes alone mean "
+                    "nothing",
+                    its));
+  const Shape expected{block_count(weight.info->shape[0], block.rows),
+                       block_count(weight.info->shape[1], block.columns)};
+  if (info->shape != expected)
+    fail(fmt::format("has scales {} of shape {}, {} expected with blocks of {}x{}", its,
+                     to_string(info->shape), to_string(expected), block.rows, block.columns));
+  Tensor scales = Tensor::uninitialized(expected);
+  const auto data = bytes(its);
+  switch (info->dtype) {
+    case DType::F32:
+      convert<float, float>(data, scales);
+      break;
+    case DType::BF16:
+      convert<float, BF16>(data, scales);
+      break;
+    case DType::F8_E8M0:
+      convert<float, UE8M0>(data, scales);
+      break;
+    default:
+      fail(fmt::format("has scales of type {}, F32, BF16 or F8_E8M0 expected",
+                       name_of(info->dtype)));
+  }
+  const auto values = scales.flat();
+  for (Index i = 0; i < values.extent(0); ++i)
+    if (!std::isfinite(values(i))) fail(fmt::format("has a scale that is not finite in {}", its));
+  return scales;
+}
+
+namespace {
+
+template <class T>
+Tensor read_real(const TensorStore& store, std::string_view name, Fp8Block block) {
+  const TensorInfo& info = store.at(name);
+  Tensor out = Tensor::uninitialized(dtype_of<T>, info.shape);
+  const auto data = store.bytes(name);
+  switch (info.dtype) {
+    case DType::F64:
+      convert<T, double>(data, out);
+      break;
+    case DType::F32:
+      convert<T, float>(data, out);
+      break;
+    case DType::F16:
+      convert<T, F16>(data, out);
+      break;
+    case DType::BF16:
+      convert<T, BF16>(data, out);
+      break;
+    case DType::F8_E4M3: {
+      const Tensor scales = store.read_scales(name, block);
+      dequantize_blocks(store.view<E4M3, 2>(name), scales.v2(), block, out.view<T, 2>());
+      break;
+    }
+    default:
+      throw FormatError(fmt::format(
+          "{}: tensor {} has the element type {}; F32, BF16, F16, F64 or F8_E4M3 expected",
+          store.directory().string(), name, name_of(info.dtype)));
+  }
+  store.check_intact();
+  return out;
+}
+
+}  // namespace
+
+Tensor TensorStore::read_f32(std::string_view name, Fp8Block block) const {
+  return read_real<float>(*this, name, block);
+}
+
+Tensor TensorStore::read_bf16(std::string_view name, Fp8Block block) const {
+  return read_real<BF16>(*this, name, block);
+}
+
+Tensor TensorStore::read_i64(std::string_view name) const {
+  const TensorInfo& info = at(name);
+  Tensor out = Tensor::uninitialized(DType::I64, info.shape);
+  const auto data = bytes(name);
+  switch (info.dtype) {
+    case DType::I64:
+      convert<std::int64_t, std::int64_t>(data, out);
+      break;
+    case DType::I32:
+      convert<std::int64_t, std::int32_t>(data, out);
+      break;
+    case DType::I16:
+      convert<std::int64_t, std::int16_t>(data, out);
+      break;
+    case DType::I8:
+      convert<std::int64_t, std::int8_t>(data, out);
+      break;
+    case DType::U8:
+    case DType::Bool:
+      convert<std::int64_t, std::uint8_t>(data, out);
+      break;
+    default:
+      throw FormatError(fmt::format("{}: tensor {} has the element type {}; whole numbers expected",
+                                    directory_.string(), name, name_of(info.dtype)));
+  }
+  check_intact();
+  return out;
+}
+
+}  // namespace minke
