@@ -55,6 +55,26 @@ void attention_backward(const AttentionShape& shape, View2<const float> q, View2
                         View2<const float> dout, float scale, View2<float> dq, View2<float> dk,
                         View2<float> dv);
 
+// The same two for n_sequences whole sequences of equal length, one after another in the rows, every
+// one from position 0 (training): parallel over sequences, heads and tiles.
+void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
+                             View2<const float> k, View2<const float> v, float scale,
+                             View2<float> out, View2<float> lse);
+void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
+                              View2<const float> k, View2<const float> v, View2<const float> out,
+                              View2<const float> lse, View2<const float> dout, float scale,
+                              View2<float> dq, View2<float> dk, View2<float> dv);
+
+// Both for B sequences of equal length in one call: sequence b has the rows [b * S, (b + 1) * S) of
+// every operand, S = rows / n_sequences, and sees only itself. The same bits as B single calls.
+void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
+                             View2<const float> k, View2<const float> v, float scale,
+                             View2<float> out, View2<float> lse = {});
+void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
+                              View2<const float> k, View2<const float> v, View2<const float> out,
+                              View2<const float> lse, View2<const float> dout, float scale,
+                              View2<float> dq, View2<float> dk, View2<float> dv);
+
 namespace reference {
 template <class T>
 void attention_forward(const AttentionShape& shape, View2<const T> q, View2<const T> k,

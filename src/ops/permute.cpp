@@ -1,0 +1,173 @@
+#include "ops/permute.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/threads.h"
+#include "ops/check_extents.h"
+
+namespace minke {
+namespace {
+
+constexpr Index kRowGrain = 32;
+
+Index choices_per_token(const char* operation, const ExpertOrder& order, Index n_tokens) {
+  const Index rows = static_cast<Index>(order.row.size());
+  if (n_tokens == 0) return 0;
+  if (rows % n_tokens != 0)
+    throw ShapeError(fmt::format("{}: {} rows were sorted, not a multiple of {} tokens", operation,
+                                 rows, n_tokens));
+  return rows / n_tokens;
+}
+
+// to[t] = f(a[t], b[t], ...) element by element, parallel over rows.
+template <class To, class F>
+void each_row(View2<To> to, F&& f) {
+  parallel_ranges(to.extent(0), kRowGrain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) f(t, to.data() + t * to.stride(0));
+  });
+}
+
+template <class From, class To>
+void convert_rows(View2<const From> from, View2<To> to) {
+  check_extents("copy", "to", to, {from.extent(0), from.extent(1)});
+  each_row(to, [&](Index t, To* row) {
+    const From* source = from.data() + t * from.stride(0);
+    for (Index d = 0; d < from.extent(1); ++d) row[d] = To(source[d]);
+  });
+}
+
+}  // namespace
+
+ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts) {
+  const Index T = indices.extent(0), K = indices.extent(1);
+  const auto size = static_cast<std::size_t>(T * K);
+  ExpertOrder order;
+  order.offsets.assign(static_cast<std::size_t>(n_experts) + 1, 0);
+  order.token.resize(size);
+  order.slot.resize(size);
+  order.row.resize(size);
+  for (Index t = 0; t < T; ++t)
+    for (Index k = 0; k < K; ++k) {
+      const Index expert = indices(t, k);
+      if (expert < 0 || expert >= n_experts)
+        throw ShapeError(
+            fmt::format("sort_by_expert: token {} chose expert {} of {}", t, expert, n_experts));
+      ++order.offsets[static_cast<std::size_t>(expert) + 1];
+    }
+  for (std::size_t e = 1; e < order.offsets.size(); ++e) order.offsets[e] += order.offsets[e - 1];
+  std::vector<Index> next(order.offsets.begin(), order.offsets.end() - 1);
+  for (Index t = 0; t < T; ++t)
+    for (Index k = 0; k < K; ++k) {
+      const Index row = next[static_cast<std::size_t>(indices(t, k))]++;
+      order.token[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(t);
+      order.slot[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(k);
+      order.row[static_cast<std::size_t>(t * K + k)] = static_cast<std::int32_t>(row);
+    }
+  return order;
+}
+
+void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows) {
+  const Index D = x.extent(1);
+  check_extents("gather_tokens", "rows", rows, {static_cast<Index>(order.token.size()), D});
+  each_row(rows, [&](Index r, float* row) {
+    const Index token = order.token[static_cast<std::size_t>(r)];
+    std::memcpy(row, x.data() + token * x.stride(0), static_cast<std::size_t>(D) * sizeof(float));
+  });
+}
+
+void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
+                     View2<float> y) {
+  const Index T = y.extent(0), D = y.extent(1), K = choices_per_token("combine_experts", order, T);
+  check_extents("combine_experts", "rows", rows, {T * K, D});
+  check_extents("combine_experts", "weights", weights, {T, K});
+  each_row(y, [&](Index t, float* sum) {
+    for (Index k = 0; k < K; ++k) {
+      const float w = weights(t, k);
+      const float* row =
+          rows.data() + order.row[static_cast<std::size_t>(t * K + k)] * rows.stride(0);
+      for (Index d = 0; d < D; ++d) sum[d] += w * row[d];
+    }
+  });
+}
+
+void combine_experts_backward(View2<const float> dy, View2<const float> rows,
+                              const ExpertOrder& order, View2<const float> weights,
+                              View2<float> drows, View2<float> dweights) {
+  const Index T = dy.extent(0), D = dy.extent(1);
+  const Index K = choices_per_token("combine_experts_backward", order, T);
+  check_extents("combine_experts_backward", "rows", rows, {T * K, D});
+  check_extents("combine_experts_backward", "weights", weights, {T, K});
+  check_extents("combine_experts_backward", "drows", drows, {T * K, D});
+  check_extents("combine_experts_backward", "dweights", dweights, {T, K});
+  constexpr Index kLanes = 16;  // partial sums, so that the compiler may use vectors
+  each_row(dweights, [&](Index t, float* dweight) {
+    const float* d = dy.data() + t * dy.stride(0);
+    for (Index k = 0; k < K; ++k) {
+      const Index r = order.row[static_cast<std::size_t>(t * K + k)];
+      const float w = weights(t, k);
+      const float* row = rows.data() + r * rows.stride(0);
+      float* drow = drows.data() + r * drows.stride(0);
+      float partial[kLanes] = {};
+      Index i = 0;
+      for (; i + kLanes <= D; i += kLanes)
+        for (Index lane = 0; lane < kLanes; ++lane) {
+          partial[lane] += d[i + lane] * row[i + lane];
+          drow[i + lane] = w * d[i + lane];
+        }
+      for (; i < D; ++i) {
+        partial[0] += d[i] * row[i];
+        drow[i] = w * d[i];
+      }
+      float sum = 0;
+      for (float p : partial) sum += p;
+      dweight[k] = sum;
+    }
+  });
+}
+
+void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, View2<float> dx) {
+  const Index T = dx.extent(0), D = dx.extent(1);
+  const Index K = choices_per_token("gather_tokens_backward", order, T);
+  check_extents("gather_tokens_backward", "drows", drows, {T * K, D});
+  each_row(dx, [&](Index t, float* sum) {
+    for (Index k = 0; k < K; ++k) {
+      const float* row =
+          drows.data() + order.row[static_cast<std::size_t>(t * K + k)] * drows.stride(0);
+      for (Index d = 0; d < D; ++d) sum[d] += row[d];
+    }
+  });
+}
+
+void add(View2<const float> a, View2<const float> b, View2<float> y) {
+  const Index D = a.extent(1);
+  check_extents("add", "b", b, {a.extent(0), D});
+  check_extents("add", "y", y, {a.extent(0), D});
+  each_row(y, [&](Index t, float* sum) {
+    const float* p = a.data() + t * a.stride(0);
+    const float* q = b.data() + t * b.stride(0);
+    for (Index d = 0; d < D; ++d) sum[d] = p[d] + q[d];
+  });
+}
+
+void add_to(View2<const float> a, View2<float> y) {
+  add(y, a, y);
+}
+
+void copy(View2<const float> from, View2<float> to) {
+  convert_rows(from, to);
+}
+void copy(View2<const float> from, View2<BF16> to) {
+  convert_rows(from, to);
+}
+void copy(View2<const BF16> from, View2<float> to) {
+  convert_rows(from, to);
+}
+
+void fill(View2<float> y, float value) {
+  each_row(y, [&](Index, float* row) { std::fill_n(row, y.extent(1), value); });
+}
+
+}  // namespace minke
