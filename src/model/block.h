@@ -1,0 +1,32 @@
+// One transformer block, pre-norm:
+//   u = x + MLA(RMSNorm(x));   y = u + FFN(RMSNorm(u))       FFN dense or MoE
+#pragma once
+#include "model/experts.h"
+
+namespace minke {
+
+struct BlockSaved {
+  Tensor x, x_rstd;  // [T, D], [T] input of the first norm
+  MlaSaved attention;
+  Tensor u, u_rstd;  // [T, D], [T] input of the second
+  FfnSaved ffn;      // dense layers
+  MoeSaved moe;      // the others
+};
+struct BlockWeightWork {
+  Tensor x, x_rstd, dnorm1;  // [T, D], [T], [T, D]
+  Tensor u, u_rstd, dnorm2;
+  MlaWeightWork attention;
+  FfnWeightWork ffn;
+  MoeWeightWork moe;
+};
+
+// x [T, D] -> y [T, D]. load [E] += selections (MoE layers), when not empty.
+BlockSaved block_forward(const Model& model, const BlockWeights& w, SequenceBatch batch, Tensor x,
+                         Tensor& y, std::span<std::int64_t> load = {});
+// dy [T, D] -> dx.
+BlockWeightWork block_backward_input(const Model& model, const BlockWeights& w, SequenceBatch batch,
+                                     Tensor dy, BlockSaved saved, BalanceTerm& balance, Tensor& dx);
+void block_backward_weight(const Model& model, const BlockWeights& w, BlockWeightWork work,
+                           BlockGradients& dw);
+
+}  // namespace minke

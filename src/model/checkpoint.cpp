@@ -1,0 +1,281 @@
+#include "model/checkpoint.h"
+
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/tensor_store.h"
+#include "ops/permute.h"
+#include "tensor/fp8_blocks.h"
+
+namespace minke {
+namespace {
+
+std::string mtp_prefix(const ModelConfig& c, Index k) {
+  return fmt::format("model.layers.{}.", c.num_hidden_layers + k);
+}
+
+// Modules whose tensors are in the store, counted from the first. One that begins but is not whole
+// fails later, when its missing tensor is asked for.
+Index count_mtp(const TensorStore& store, const ModelConfig& c) {
+  Index k = 0;
+  while (k < c.num_nextn_predict_layers && store.contains(mtp_prefix(c, k) + "eh_proj.weight")) ++k;
+  return k;
+}
+
+ModelConfig config_as_present(const TensorStore& store, ModelConfig c) {
+  const Index present = count_mtp(store, c);
+  if (present < c.num_nextn_predict_layers) {
+    log_warning(
+        fmt::format("{}: config.json announces {} MTP modules, the weights hold {}; the "
+                    "others are left out",
+                    store.directory().string(), c.num_nextn_predict_layers, present));
+    c.num_nextn_predict_layers = present;
+  }
+  return c;
+}
+
+// Name, type and extents are what the configuration says.
+const TensorInfo& checked(const TensorStore& store, const ParameterSpec& spec) {
+  const TensorInfo* info = store.find(spec.name);
+  if (!info)
+    throw FormatError(fmt::format("{}: tensor {} is missing; config.json asks for {} of it",
+                                  store.directory().string(), spec.name, to_string(spec.shape)));
+  if (info->shape != spec.shape)
+    throw FormatError(fmt::format(
+        "{}: tensor {} is {} but config.json makes it {}; are the config and the weights from the "
+        "same model?",
+        store.directory().string(), spec.name, to_string(info->shape), to_string(spec.shape)));
+  const bool is_fp8 = info->dtype == DType::F8_E4M3;
+  if (is_fp8 && spec.role != Role::Linear)
+    throw FormatError(fmt::format("{}: tensor {} is F8_E4M3, which only linear weights may be",
+                                  store.directory().string(), spec.name));
+  return *info;
+}
+
+// Tensors that the model does not read and that are not the known repetitions get one warning.
+void report_unread(const TensorStore& store, const std::set<std::string>& read,
+                   const ModelConfig& announced) {
+  std::string first;
+  std::size_t n = 0;
+  store.for_each([&](const StoredTensor& t) {
+    const std::string& name = t.info->name;
+    if (read.contains(name) || name.ends_with("rotary_emb.inv_freq")) return;
+    if (name.ends_with("_scale_inv") && read.contains(name.substr(0, name.size() - 10))) return;
+    for (Index k = 0; k < announced.num_nextn_predict_layers; ++k)
+      if (name == mtp_prefix(announced, k) + "embed_tokens.weight" ||
+          name == mtp_prefix(announced, k) + "shared_head.head.weight")
+        return;
+    if (n++ == 0) first = name;
+  });
+  if (n > 0)
+    log_warning(
+        fmt::format("{}: {} tensors are not part of the model that config.json describes "
+                    "and are ignored (the first: {})",
+                    store.directory().string(), n, first));
+}
+
+struct Fp8Matrix {
+  Tensor codes, scales;
+};
+
+Fp8Matrix quantize(const Tensor& x) {
+  Fp8Matrix q;
+  q.codes = Tensor::uninitialized(DType::F8_E4M3, x.shape());
+  q.scales = Tensor::uninitialized({block_count(x.extent(0), kWeightBlock.rows),
+                                    block_count(x.extent(1), kWeightBlock.columns)});
+  quantize_blocks(x.v2(), kWeightBlock, ScaleForm::Float, q.codes.view<E4M3, 2>(), q.scales.v2());
+  return q;
+}
+
+Tensor through_fp8(const Tensor& x) {
+  const Fp8Matrix q = quantize(x);
+  Tensor y = Tensor::uninitialized(x.shape());
+  dequantize_blocks<float>(q.codes.view<E4M3, 2>(), q.scales.v2(), kWeightBlock, y.v2());
+  return y;
+}
+
+class Loader {
+ public:
+  Loader(const TensorStore& store, const ModelConfig& config, const LoadOptions& options)
+      : store_(store), config_(config), options_(options) {}
+
+  void load(const ParameterSpec& spec, Weight& w) {
+    const TensorInfo& info = checked(store_, spec);
+    switch (spec.role) {
+      case Role::Norm:
+      case Role::Bias:
+        w.dense = store_.read_f32(spec.name);
+        break;
+      case Role::Embedding:
+        w.dense = options_.compute == Compute::Bf16 ? store_.read_bf16(spec.name)
+                                                    : store_.read_f32(spec.name);
+        break;
+      case Role::Router:
+        w.forward = PackedWeights::pack(store_.read_f32(spec.name).v2(), WeightForm::F32);
+        break;
+      case Role::Head:
+      case Role::EhProj:
+        pack_plain(spec, info, w);
+        break;
+      case Role::Linear:
+        load_linear(spec, info, w);
+        break;
+    }
+    store_.drop(spec.name);
+  }
+
+ private:
+  // FP32 or BF16 as the compute wants; FP8 on disk is dequantised.
+  void pack_plain(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
+    if (options_.compute != Compute::Bf16)
+      w.forward = PackedWeights::pack(store_.read_f32(spec.name).v2(), WeightForm::F32);
+    else if (info.dtype == DType::BF16)
+      w.forward = PackedWeights::pack(store_.view<BF16, 2>(spec.name));
+    else
+      w.forward = PackedWeights::pack(store_.read_bf16(spec.name).view<BF16, 2>());
+  }
+
+  void load_linear(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
+    const bool kv_b = spec.name.ends_with("kv_b_proj.weight");
+    if (!kv_b || options_.expanded) load_product(spec, info, w);
+    if (kv_b && options_.absorbed) {
+      // Never an FP8 product: dequantised, as the published inference code does.
+      const bool bf16 = options_.compute == Compute::Bf16;
+      Tensor dense = store_.read_f32(spec.name);
+      if (options_.compute == Compute::Fp8 && info.dtype != DType::F8_E4M3)
+        dense = through_fp8(dense);
+      pack_absorbed(config_, dense.v2(), bf16 ? WeightForm::Bf16 : WeightForm::F32, w);
+    }
+  }
+
+  void load_product(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
+    const bool on_disk = info.dtype == DType::F8_E4M3;
+    if (options_.compute == Compute::Fp32 || (options_.compute == Compute::Bf16 && !on_disk)) {
+      pack_plain(spec, info, w);
+      return;
+    }
+    w.fp8_product = options_.compute == Compute::Fp8;
+    if (on_disk) {
+      w.forward =
+          PackedWeights::pack(store_.view<E4M3, 2>(spec.name), store_.read_scales(spec.name).v2());
+    } else {
+      const Fp8Matrix q = quantize(store_.read_f32(spec.name));
+      w.forward = PackedWeights::pack(q.codes.view<E4M3, 2>(), q.scales.v2());
+    }
+  }
+
+  const TensorStore& store_;
+  const ModelConfig& config_;
+  const LoadOptions& options_;
+};
+
+}  // namespace
+
+Model load_model(const std::filesystem::path& directory, const LoadOptions& options) {
+  const ModelConfig announced = ModelConfig::load(directory);
+  const TensorStore store =
+      TensorStore::open(directory, {.allow_symlinks = options.allow_symlinks});
+  Model model;
+  model.config = config_as_present(store, announced);
+  if (!options.mtp) model.config.num_nextn_predict_layers = 0;
+  model.compute = options.compute;
+  set_position_constants(model);
+
+  std::set<std::string> read;
+  std::uint64_t done = 0;
+  Loader loader(store, model.config, options);
+  visit_parameters(model.config, model.weights, [&](const ParameterSpec& spec, Weight& w) {
+    loader.load(spec, w);
+    read.insert(spec.name);
+    done += store.at(spec.name).bytes();
+    if (options.progress) options.progress(done, store.total_bytes());
+  });
+  store.check_intact();
+  if (options.mtp) report_unread(store, read, announced);
+  return model;
+}
+
+ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config) {
+  const TensorStore store = TensorStore::open(directory);
+  const ModelConfig announced = ModelConfig::load(directory);
+  config = config_as_present(store, announced);
+  ModelParameters<Tensor> masters;
+  std::set<std::string> read;
+  visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
+    checked(store, spec);
+    t = store.read_f32(spec.name);
+    store.drop(spec.name);
+    read.insert(spec.name);
+  });
+  store.check_intact();
+  report_unread(store, read, announced);
+  return masters;
+}
+
+void save_model(const std::filesystem::path& directory, const ModelConfig& config,
+                ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies) {
+  struct Source {
+    Tensor* tensor;
+    DType dtype;
+  };
+  std::map<std::string, Source> sources;
+  std::vector<TensorDecl> order;
+  const DType wanted = dtype == SaveDType::Bf16 ? DType::BF16 : DType::F32;
+  const auto add = [&](const std::string& name, Tensor& t, DType type) {
+    sources[name] = {&t, type};
+    order.push_back({name, type, t.shape()});
+  };
+  visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
+    add(spec.name, t, spec.role == Role::Bias ? DType::F32 : wanted);
+  });
+  if (shared_copies)
+    for (Index k = 0; k < config.num_nextn_predict_layers; ++k) {
+      add(mtp_prefix(config, k) + "embed_tokens.weight", masters.embed_tokens, wanted);
+      add(mtp_prefix(config, k) + "shared_head.head.weight", masters.lm_head, wanted);
+    }
+
+  ModelConfig saved = config;
+  saved.torch_dtype = dtype == SaveDType::Bf16 ? "bfloat16" : "float32";
+  saved.quantization.reset();
+  saved.save(directory);
+  ShardedWriter writer(directory, order);
+  const std::vector<TensorDecl> decls = writer.order();
+  for (const TensorDecl& decl : decls) {
+    const Source& source = sources.at(decl.name);
+    if (source.dtype == DType::F32) {
+      writer.write(std::as_bytes(std::span(static_cast<const float*>(source.tensor->raw()),
+                                           static_cast<std::size_t>(source.tensor->size()))));
+      continue;
+    }
+    Tensor narrow = Tensor::uninitialized(DType::BF16, {1, source.tensor->size()});
+    copy(reshape<2>(std::as_const(*source.tensor).flat(), {1, source.tensor->size()}),
+         narrow.view<BF16, 2>());
+    writer.write(std::span(static_cast<const std::byte*>(narrow.raw()), narrow.bytes()));
+  }
+  writer.finish();
+}
+
+CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {
+  CheckpointSummary s;
+  s.config = ModelConfig::load(directory);
+  const TensorStore store = TensorStore::open(directory);
+  s.mtp_present = count_mtp(store, s.config);
+  ModelConfig present = s.config;
+  present.num_nextn_predict_layers = s.mtp_present;
+  s.count = count_parameters(present);
+  s.n_tensors = store.size();
+  s.n_files = store.shards().size();
+  s.weight_bytes = store.total_bytes();
+  std::map<std::string, std::uint64_t> by_dtype;
+  store.for_each([&](const StoredTensor& t) {
+    by_dtype[std::string(name_of(t.info->dtype))] += t.info->bytes();
+  });
+  s.bytes_by_dtype.assign(by_dtype.begin(), by_dtype.end());
+  ModelParameters<int> unused;
+  visit_parameters(present, unused, [&](const ParameterSpec& spec, int&) { checked(store, spec); });
+  return s;
+}
+
+}  // namespace minke

@@ -1,0 +1,372 @@
+#include "model/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/files.h"
+
+namespace minke {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr Index kLargest = Index{1} << 31;
+
+// Reads keys of one object, naming the file and the key in every complaint.
+class Reader {
+ public:
+  Reader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
+
+  bool has(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
+  const Json& at(const char* key) const { return json_.at(key); }
+
+  Index integer(const char* key, Index least, Index most = kLargest) const {
+    if (!json_.contains(key)) missing(key, "an integer");
+    const Json& v = json_.at(key);
+    if (!v.is_number_integer()) wrong(key, "an integer");
+    if (v.is_number_unsigned() && v.get<std::uint64_t>() > static_cast<std::uint64_t>(most))
+      wrong(key, fmt::format("an integer of at most {}", most));
+    const Index i = v.get<Index>();
+    if (i < least || i > most) wrong(key, fmt::format("an integer from {} to {}", least, most));
+    return i;
+  }
+  Index integer_or(const char* key, Index fallback, Index least) const {
+    return has(key) ? integer(key, least) : fallback;
+  }
+  double number(const char* key, double least, double most) const {
+    if (!json_.contains(key)) missing(key, "a number");
+    const Json& v = json_.at(key);
+    if (!v.is_number()) wrong(key, "a number");
+    const double d = v.get<double>();
+    if (!(d >= least && d <= most)) wrong(key, fmt::format("a number from {} to {}", least, most));
+    return d;
+  }
+  double number_or(const char* key, double fallback, double least, double most) const {
+    return has(key) ? number(key, least, most) : fallback;
+  }
+  bool flag_or(const char* key, bool fallback) const {
+    if (!has(key)) return fallback;
+    if (!json_.at(key).is_boolean()) wrong(key, "true or false");
+    return json_.at(key).get<bool>();
+  }
+  std::string text_or(const char* key, const std::string& fallback) const {
+    if (!has(key)) return fallback;
+    if (!json_.at(key).is_string()) wrong(key, "a string");
+    return json_.at(key).get<std::string>();
+  }
+  // A setting of which one value is implemented.
+  void only(const char* key, const Json& supported) const {
+    if (has(key) && json_.at(key) != supported)
+      throw ConfigError(fmt::format("{}: {} = {} is not implemented; minke supports {} only",
+                                    where_, key, brief(json_.at(key)), supported.dump()));
+  }
+  [[noreturn]] void wrong(const char* key, const std::string& expected) const {
+    throw ConfigError(
+        fmt::format("{}: {} is {}; expected {}", where_, key, brief(json_.at(key)), expected));
+  }
+  const std::string& where() const { return where_; }
+
+ private:
+  [[noreturn]] void missing(const char* key, const char* expected) const {
+    throw ConfigError(fmt::format("{}: {} is missing; expected {}", where_, key, expected));
+  }
+  static std::string brief(const Json& v) {
+    std::string text = v.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+  }
+
+  const Json& json_;
+  std::string where_;
+};
+
+// The object that holds the rotary settings: `rope_scaling`, or `rope_parameters` where newer.
+std::optional<YarnScaling> read_yarn(const Json& scaling, const std::string& where) {
+  if (!scaling.is_object())
+    throw ConfigError(fmt::format("{} is {}; expected an object or null", where, scaling.dump()));
+  const Reader r(scaling, where);
+  const std::string type = r.has("rope_type") ? r.text_or("rope_type", "") : r.text_or("type", "");
+  if (type == "default" || (type.empty() && !r.has("factor"))) return std::nullopt;
+  if (type != "yarn")
+    throw ConfigError(
+        fmt::format("{}: type \"{}\" is not implemented; minke supports \"yarn\"", where, type));
+  YarnScaling y;
+  y.factor = r.number("factor", 1, 1e6);
+  y.beta_fast = r.number_or("beta_fast", 32, 1e-6, 1e6);
+  y.beta_slow = r.number_or("beta_slow", 1, 1e-6, 1e6);
+  y.mscale = r.number_or("mscale", 1, 0, 1e3);
+  y.mscale_all_dim = r.number_or("mscale_all_dim", 0, 0, 1e3);
+  y.original_length = r.integer("original_max_position_embeddings", 1);
+  return y;
+}
+
+Fp8Quantization read_quantization(const Json& json, const std::string& where) {
+  if (!json.is_object())
+    throw ConfigError(fmt::format("{} is {}; expected an object or null", where, json.dump()));
+  const Reader r(json, where);
+  const std::string method = r.text_or("quant_method", "");
+  if (method != "fp8")
+    throw ConfigError(fmt::format(
+        "{}: quant_method \"{}\" is not implemented; minke reads \"fp8\" with 128x128 blocks, or "
+        "weights that are not quantised",
+        where, method));
+  r.only("fmt", "e4m3");
+  r.only("activation_scheme", "dynamic");
+  Fp8Quantization q;
+  if (r.has("weight_block_size") && r.at("weight_block_size") != Json::array({128, 128}))
+    r.wrong("weight_block_size", "[128, 128]");
+  q.power_of_two = r.text_or("scale_fmt", "") == "ue8m0";
+  return q;
+}
+
+void read_eos(const Reader& r, ModelConfig& c) {
+  if (!r.has("eos_token_id")) return;
+  const Json& v = r.at("eos_token_id");
+  for (const Json& id : v.is_array() ? v : Json::array({v})) {
+    if (!id.is_number_integer() || id.get<Index>() < 0 || id.get<Index>() >= c.vocab_size)
+      r.wrong("eos_token_id", fmt::format("token ids from 0 to {}", c.vocab_size - 1));
+    c.eos_token_ids.push_back(id.get<Index>());
+  }
+}
+
+// Sets `key` where it stands, or where a fresh file would have it.
+void put(Json& json, bool fresh, const char* key, const Json& value) {
+  if (fresh || json.contains(key)) json[key] = value;
+}
+
+template <class T>
+Json or_null(const std::optional<T>& v) {
+  return v ? Json(*v) : Json(nullptr);
+}
+
+}  // namespace
+
+ModelConfig ModelConfig::load(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  std::ifstream in(path, std::ios::binary);
+  if (!in)
+    throw_io_error(
+        fmt::format("cannot open {} (a model directory holds config.json)", path.string()), errno);
+  Json json;
+  try {
+    json = Json::parse(in);
+  } catch (const Json::exception& e) {
+    throw FormatError(fmt::format("{}: not valid JSON: {}", path.string(), e.what()));
+  }
+  return from_json(json, path.string());
+}
+
+ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
+  if (!json.is_object()) throw ConfigError(where + ": expected a JSON object");
+  const Reader r(json, where);
+  if (!r.has("model_type") || r.at("model_type") != "deepseek_v3")
+    throw ConfigError(
+        fmt::format("{}: model_type is {}; minke reads \"deepseek_v3\"", where,
+                    json.contains("model_type") ? json["model_type"].dump() : "missing"));
+  r.only("scoring_func", "sigmoid");
+  r.only("topk_method", "noaux_tc");
+  r.only("hidden_act", "silu");
+  r.only("attention_bias", false);
+  r.only("tie_word_embeddings", false);
+  r.only("rope_interleave", true);
+  r.only("mlp_bias", false);
+
+  ModelConfig c;
+  c.vocab_size = r.integer("vocab_size", 1, Index{1} << 24);
+  c.hidden_size = r.integer("hidden_size", 1, Index{1} << 20);
+  c.intermediate_size = r.integer("intermediate_size", 1, Index{1} << 22);
+  c.num_hidden_layers = r.integer("num_hidden_layers", 1, 1 << 14);
+  c.num_nextn_predict_layers = r.integer_or("num_nextn_predict_layers", 0, 0);
+  c.num_attention_heads = r.integer("num_attention_heads", 1, 1 << 14);
+  if (r.has("num_key_value_heads") && r.integer("num_key_value_heads", 1) != c.num_attention_heads)
+    throw ConfigError(
+        fmt::format("{}: num_key_value_heads is {} but num_attention_heads is {}; "
+                    "latent attention has as many of both",
+                    where, r.integer("num_key_value_heads", 1), c.num_attention_heads));
+  if (r.has("q_lora_rank")) c.q_lora_rank = r.integer("q_lora_rank", 1, Index{1} << 20);
+  c.kv_lora_rank = r.integer("kv_lora_rank", 1, Index{1} << 20);
+  c.qk_nope_head_dim = r.integer("qk_nope_head_dim", 1, 1 << 16);
+  c.qk_rope_head_dim = r.integer("qk_rope_head_dim", 2, 1 << 16);
+  c.v_head_dim = r.integer("v_head_dim", 1, 1 << 16);
+  c.n_routed_experts = r.integer_or("n_routed_experts", 0, 0);
+  if (c.n_routed_experts > 0) {
+    c.moe_intermediate_size = r.integer("moe_intermediate_size", 1, Index{1} << 22);
+    c.num_experts_per_tok = r.integer("num_experts_per_tok", 1, 1 << 16);
+    c.n_shared_experts = r.integer_or("n_shared_experts", 0, 0);
+    c.n_group = r.integer_or("n_group", 1, 1);
+    c.topk_group = r.integer_or("topk_group", 1, 1);
+    c.norm_topk_prob = r.flag_or("norm_topk_prob", true);
+    c.routed_scaling_factor = r.number_or("routed_scaling_factor", 1, 0, 1e6);
+  }
+  c.first_k_dense_replace = r.integer_or("first_k_dense_replace", 0, 0);
+  c.moe_layer_freq = r.integer_or("moe_layer_freq", 1, 1);
+  c.aux_loss_alpha = r.number_or("aux_loss_alpha", 1e-4, 0, 1e6);
+  c.rms_norm_eps = r.number_or("rms_norm_eps", 1e-6, 0, 1);
+  c.max_position_embeddings = r.integer("max_position_embeddings", 1);
+  c.initializer_range = r.number_or("initializer_range", 0.02, 0, 10);
+  c.torch_dtype = r.text_or(r.has("dtype") ? "dtype" : "torch_dtype", "bfloat16");
+  if (r.has("bos_token_id")) c.bos_token_id = r.integer("bos_token_id", 0);
+  if (r.has("pad_token_id")) c.pad_token_id = r.integer("pad_token_id", 0);
+  read_eos(r, c);
+
+  // Newer files hold theta and the scaling in one object.
+  const char* scaling = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  if (r.has(scaling)) {
+    const std::string inside = where + ": " + scaling;
+    c.rope_scaling = read_yarn(r.at(scaling), inside);
+    if (r.at(scaling).contains("rope_theta"))
+      c.rope_theta = Reader(r.at(scaling), inside).number("rope_theta", 1, 1e15);
+  }
+  if (r.has("rope_theta")) c.rope_theta = r.number("rope_theta", 1, 1e15);
+  if (r.has("quantization_config"))
+    c.quantization =
+        read_quantization(r.at("quantization_config"), where + ": quantization_config");
+  c.as_read_ = std::make_shared<const Json>(json);
+  c.check(where);
+  return c;
+}
+
+void ModelConfig::check(const std::string& where) const {
+  const auto refuse = [&](const std::string& text) { throw ConfigError(where + ": " + text); };
+  if (qk_rope_head_dim % 2)
+    refuse(
+        fmt::format("qk_rope_head_dim is {}; rotary pairs need an even number", qk_rope_head_dim));
+  if (n_routed_experts > 0) {
+    if (num_experts_per_tok > n_routed_experts)
+      refuse(fmt::format("num_experts_per_tok is {} but there are n_routed_experts = {}",
+                         num_experts_per_tok, n_routed_experts));
+    if (n_routed_experts % n_group)
+      refuse(fmt::format("n_routed_experts = {} cannot be cut into n_group = {} equal groups",
+                         n_routed_experts, n_group));
+    if (topk_group > n_group)
+      refuse(fmt::format("topk_group is {} but n_group is {}", topk_group, n_group));
+    if (num_experts_per_tok > topk_group * (n_routed_experts / n_group))
+      refuse(fmt::format("num_experts_per_tok is {} but topk_group = {} groups hold {} experts",
+                         num_experts_per_tok, topk_group,
+                         topk_group * (n_routed_experts / n_group)));
+  }
+  if (first_k_dense_replace > num_hidden_layers)
+    refuse(fmt::format("first_k_dense_replace is {} but num_hidden_layers is {}",
+                       first_k_dense_replace, num_hidden_layers));
+  if (num_nextn_predict_layers > 64)
+    refuse(fmt::format("num_nextn_predict_layers is {}; at most 64", num_nextn_predict_layers));
+  for (const auto& [key, id] :
+       {std::pair{"bos_token_id", bos_token_id}, std::pair{"pad_token_id", pad_token_id}})
+    if (id && *id >= vocab_size)
+      refuse(fmt::format("{} is {} but vocab_size is {}", key, *id, vocab_size));
+  const double width = static_cast<double>(hidden_size);
+  const double parameters =
+      width * vocab_size * 2 +
+      num_hidden_layers * (3.0 * width * n_routed_experts * moe_intermediate_size +
+                           width * num_attention_heads * (qk_head_dim() + 2 * v_head_dim));
+  if (parameters > 1e14)
+    refuse(fmt::format("the sizes make about {:.3g} parameters; more than 1e14 is surely a mistake",
+                       parameters));
+}
+
+Json ModelConfig::to_json() const {
+  const bool fresh = !as_read_;
+  Json j = fresh ? Json::object() : *as_read_;
+  if (fresh) j["architectures"] = Json::array({"DeepseekV3ForCausalLM"});
+  put(j, fresh, "attention_bias", false);
+  put(j, fresh, "attention_dropout", 0.0);
+  put(j, fresh, "aux_loss_alpha", aux_loss_alpha);
+  put(j, fresh, "bos_token_id", or_null(bos_token_id));
+  if (fresh || j.contains("eos_token_id"))
+    j["eos_token_id"] = eos_token_ids.empty()       ? Json(nullptr)
+                        : eos_token_ids.size() == 1 ? Json(eos_token_ids[0])
+                                                    : Json(eos_token_ids);
+  put(j, fresh, "ep_size", fresh ? Json(1) : j.value("ep_size", Json(1)));
+  put(j, fresh, "first_k_dense_replace", first_k_dense_replace);
+  put(j, fresh, "hidden_act", "silu");
+  put(j, fresh, "hidden_size", hidden_size);
+  put(j, fresh, "initializer_range", initializer_range);
+  put(j, fresh, "intermediate_size", intermediate_size);
+  put(j, fresh, "kv_lora_rank", kv_lora_rank);
+  put(j, fresh, "max_position_embeddings", max_position_embeddings);
+  put(j, fresh, "model_type", "deepseek_v3");
+  if (n_routed_experts > 0) {
+    put(j, fresh, "moe_intermediate_size", moe_intermediate_size);
+    put(j, fresh, "n_group", n_group);
+    put(j, fresh, "n_shared_experts", n_shared_experts);
+    put(j, fresh, "norm_topk_prob", norm_topk_prob);
+    put(j, fresh, "num_experts_per_tok", num_experts_per_tok);
+    put(j, fresh, "routed_scaling_factor", routed_scaling_factor);
+    put(j, fresh, "topk_group", topk_group);
+  }
+  put(j, fresh, "moe_layer_freq", moe_layer_freq);
+  put(j, fresh, "n_routed_experts", n_routed_experts > 0 ? Json(n_routed_experts) : Json(nullptr));
+  put(j, fresh, "num_attention_heads", num_attention_heads);
+  put(j, fresh, "num_hidden_layers", num_hidden_layers);
+  put(j, fresh, "num_key_value_heads", num_attention_heads);
+  put(j, fresh || num_nextn_predict_layers > 0, "num_nextn_predict_layers",
+      num_nextn_predict_layers);
+  put(j, fresh, "pretraining_tp", fresh ? Json(1) : j.value("pretraining_tp", Json(1)));
+  put(j, fresh, "q_lora_rank", or_null(q_lora_rank));
+  put(j, fresh, "qk_nope_head_dim", qk_nope_head_dim);
+  put(j, fresh, "qk_rope_head_dim", qk_rope_head_dim);
+  put(j, fresh, "rms_norm_eps", rms_norm_eps);
+  if (fresh) {
+    j["rope_scaling"] = nullptr;
+    if (rope_scaling)
+      j["rope_scaling"] = {{"beta_fast", rope_scaling->beta_fast},
+                           {"beta_slow", rope_scaling->beta_slow},
+                           {"factor", rope_scaling->factor},
+                           {"mscale", rope_scaling->mscale},
+                           {"mscale_all_dim", rope_scaling->mscale_all_dim},
+                           {"original_max_position_embeddings", rope_scaling->original_length},
+                           {"type", "yarn"}};
+  }
+  put(j, fresh, "rope_theta", rope_theta);
+  put(j, fresh, "scoring_func", "sigmoid");
+  put(j, fresh, "seq_aux", fresh ? Json(true) : j.value("seq_aux", Json(true)));
+  put(j, fresh, "tie_word_embeddings", false);
+  put(j, fresh, "topk_method", "noaux_tc");
+  put(j, fresh, j.contains("dtype") ? "dtype" : "torch_dtype", torch_dtype);
+  put(j, fresh, "use_cache", fresh ? Json(true) : j.value("use_cache", Json(true)));
+  put(j, fresh, "v_head_dim", v_head_dim);
+  put(j, fresh, "vocab_size", vocab_size);
+  if (!quantization) {
+    j.erase("quantization_config");
+  } else if (!j.contains("quantization_config")) {
+    j["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                {"fmt", "e4m3"},
+                                {"quant_method", "fp8"},
+                                {"weight_block_size", {128, 128}}};
+    if (quantization->power_of_two) j["quantization_config"]["scale_fmt"] = "ue8m0";
+  }
+  return j;
+}
+
+void ModelConfig::save(const std::filesystem::path& directory) const {
+  write_file_atomic(directory / "config.json", to_json().dump(2) + "\n");
+}
+
+float ModelConfig::softmax_scale() const {
+  const double mscale = softmax_mscale(rope_scaling);
+  return static_cast<float>(mscale * mscale / std::sqrt(static_cast<double>(qk_head_dim())));
+}
+
+RouteShape ModelConfig::route_shape() const {
+  return {.n_experts = n_routed_experts,
+          .top_k = num_experts_per_tok,
+          .n_group = n_group,
+          .topk_group = topk_group,
+          .normalize = norm_topk_prob,
+          .scale = static_cast<float>(routed_scaling_factor)};
+}
+
+AttentionShape ModelConfig::expanded_attention() const {
+  return {num_attention_heads, num_attention_heads, qk_head_dim(), v_head_dim};
+}
+
+AttentionShape ModelConfig::absorbed_attention() const {
+  return {num_attention_heads, 1, cache_row(), kv_lora_rank};
+}
+
+}  // namespace minke

@@ -1,0 +1,46 @@
+// Sending tokens to their experts and back. The layer below expert parallelism: model/ asks, a
+// communicator answers. LocalDispatch is the answer of one rank that holds every expert.
+#pragma once
+#include <span>
+
+#include "ops/permute.h"
+#include "tensor/tensor.h"
+
+namespace minke {
+
+class Dispatch {
+ public:
+  virtual ~Dispatch() = default;
+
+  // indices [T, K] -> which rows come here. The experts held here are those of this rank, in order;
+  // rows [offsets()[e], offsets()[e + 1]) belong to the e-th of them.
+  virtual void plan(View2<const std::int32_t> indices, Index n_experts) = 0;
+  virtual std::span<const Index> offsets() const = 0;
+
+  // x [T, D] -> the rows that came here, sorted by expert.
+  virtual Tensor send(View2<const float> x) = 0;
+  // y [T, D] += sum_k weights[t, k] * (row of expert k of token t).
+  virtual void combine(View2<const float> rows, View2<const float> weights, View2<float> y) = 0;
+
+  // The gradients: of combine (-> drows, dweights [T, K]) and of send (dx += ...).
+  virtual Tensor combine_backward(View2<const float> dy, View2<const float> rows,
+                                  View2<const float> weights, View2<float> dweights) = 0;
+  virtual void send_backward(View2<const float> drows, View2<float> dx) = 0;
+};
+
+class LocalDispatch final : public Dispatch {
+ public:
+  void plan(View2<const std::int32_t> indices, Index n_experts) override;
+  std::span<const Index> offsets() const override { return order_.offsets; }
+  Tensor send(View2<const float> x) override;
+  void combine(View2<const float> rows, View2<const float> weights, View2<float> y) override;
+  Tensor combine_backward(View2<const float> dy, View2<const float> rows,
+                          View2<const float> weights, View2<float> dweights) override;
+  void send_backward(View2<const float> drows, View2<float> dx) override;
+
+ private:
+  Index n_rows() const { return static_cast<Index>(order_.token.size()); }
+  ExpertOrder order_;
+};
+
+}  // namespace minke

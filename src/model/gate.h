@@ -1,0 +1,37 @@
+// The gate of an MoE layer (the report's equations 12-20): FP32 logits, biased choice, unbiased
+// weights, and the sequence-wise balance loss. The choice carries no gradient.
+#pragma once
+#include "model/mla.h"
+#include "ops/route.h"
+
+namespace minke {
+
+struct GateSaved {
+  SharedTensor x;  // [T, D]
+  Tensor scores;   // [T, E] sigmoid(x W^T)
+  Tensor indices;  // I32 [T, K]
+  Tensor weights;  // [T, K]
+};
+struct GateWeightWork {
+  SharedTensor x;
+  Tensor dlogits;  // [T, E]
+};
+
+// What the balance loss of one layer needs and gives; `loss`, `f` and `p` are set by B.
+struct BalanceTerm {
+  double alpha = 0;
+  Index length = 0;  // positions of a sequence
+  double loss = 0;
+  Tensor f, p;  // F64 [B, E]
+};
+
+// x [T, D] -> scores, choice and weights.
+GateSaved gate_forward(const ModelConfig& config, const MoeWeights& w, SharedTensor x);
+// dweights [T, K] -> dx [T, D], added to. The balance loss is computed here, with its gradient.
+GateWeightWork gate_backward_input(const ModelConfig& config, const MoeWeights& w,
+                                   View2<const float> dweights, GateSaved saved,
+                                   BalanceTerm& balance, View2<float> dx);
+// FP32 whatever the compute.
+void gate_backward_weight(GateWeightWork work, MoeGradients& dw);
+
+}  // namespace minke

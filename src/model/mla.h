@@ -1,0 +1,52 @@
+// Multi-head latent attention (the report's equations 1-11), the form for training: expanded, over
+// whole sequences, forward, B and W. Inference over a latent cache is in model/mla_decode.h.
+//
+//   c_q = RMSNorm(x W_DQ^T);   q = c_q W_UQ^T = [q_nope; q_rope] per head      (q = x W_Q^T without
+//   Q) [c; k_r] = x W_DKV^T;      c_kv = RMSNorm(c);   k_rope = RoPE(k_r), one for all heads
+//   [k_nope; v] = c_kv W_UKV^T per head
+//   out = softmax(scale [q_nope; RoPE(q_rope)] . [k_nope; k_rope]) v;   y = out W_O^T
+#pragma once
+#include <memory>
+
+#include "model/weights.h"
+
+namespace minke {
+
+using SharedTensor = std::shared_ptr<const Tensor>;
+
+// Sequences of equal length, one after another in the rows of every tensor; positions from 0.
+struct SequenceBatch {
+  Index n_sequences;
+  Index length;
+  Index rows() const { return n_sequences * length; }
+};
+
+struct MlaSaved {
+  SharedTensor x;          // [T, D] input, after input_layernorm
+  Tensor q_a, q_a_rstd;    // [T, Q] before its norm, [T]
+  Tensor c_q;              // [T, Q]
+  Tensor kv_a, kv_a_rstd;  // [T, C+R] before norm and rotation, [T]
+  Tensor c_kv;             // [T, C]
+  Tensor q, k, v;          // [T, H (N+R)] twice (rotated), [T, H V]
+  Tensor out, lse;         // [T, H V], [T, H]
+  Tensor cos, sin;         // [T, R/2]
+};
+
+struct MlaWeightWork {
+  SharedTensor x, dy;  // inputs and output gradients of every product
+  Tensor out;
+  Tensor c_kv, dkv;  // [T, C], [T, H (N+V)]
+  Tensor kv_a, kv_a_rstd, dc_kv, dkv_a;
+  Tensor q_a, q_a_rstd, c_q, dc_q, dq_a;
+  Tensor dq;  // [T, H (N+R)]
+};
+
+// x [T, D] -> y [T, D], overwritten.
+MlaSaved mla_forward(const Model& model, const MlaWeights& w, SequenceBatch batch, SharedTensor x,
+                     View2<float> y);
+// dy [T, D] -> dx [T, D], overwritten.
+MlaWeightWork mla_backward_input(const Model& model, const MlaWeights& w, SequenceBatch batch,
+                                 SharedTensor dy, MlaSaved saved, View2<float> dx);
+void mla_backward_weight(const Model& model, MlaWeightWork work, MlaGradients& dw);
+
+}  // namespace minke

@@ -1,0 +1,29 @@
+// One multi-token prediction module (the report's equations 21-25, in the order of the published
+// weights). Module k, from 0, sits at layer index L + k; at position i
+//   z = W_eh [RMSNorm_e(Emb(t[i+k+1])); RMSNorm_h(h[i])]
+//   o = Block(z);   head_norm = RMSNorm(o);   logits = head_norm lm_head^T predict t[i+k+2]
+// where h is the main model's state after its final norm, and for k > 0 the head_norm of module
+// k-1.
+#pragma once
+#include "model/block.h"
+
+namespace minke {
+
+struct MtpSaved {
+  Tensor embedding, embedding_rstd;  // [T, D], [T]
+  Tensor h, h_rstd;
+  Tensor joined;  // [T, 2 D] after both norms
+  BlockSaved block;
+  Tensor block_out, block_out_rstd;
+};
+
+// embedding, h [T, D] -> head_norm [T, D].
+MtpSaved mtp_forward(const Model& model, const MtpWeights& w, SequenceBatch batch, Tensor embedding,
+                     Tensor h, Tensor& head_norm, std::span<std::int64_t> load = {});
+
+// B and W in one: dhead_norm [T, D] -> dembedding, dh [T, D]. Weight gradients are added to dw.
+void mtp_backward(const Model& model, const MtpWeights& w, SequenceBatch batch,
+                  View2<const float> dhead_norm, MtpSaved saved, BalanceTerm& balance,
+                  Tensor& dembedding, Tensor& dh, MtpGradients& dw);
+
+}  // namespace minke

@@ -1,0 +1,69 @@
+#include "model/parameters.h"
+
+#include "base/files.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "ops/permute.h"
+
+namespace minke {
+namespace {
+
+struct Nothing {};
+
+}  // namespace
+
+ModelParameters<Tensor> zero_parameters(const ModelConfig& c) {
+  ModelParameters<Tensor> p;
+  visit_parameters(c, p,
+                   [](const ParameterSpec& spec, Tensor& t) { t = Tensor::zeros(spec.shape); });
+  return p;
+}
+
+ModelParameters<Tensor> initial_parameters(const ModelConfig& c, std::uint64_t seed) {
+  ModelParameters<Tensor> p = zero_parameters(c);
+  const auto list = list_parameters(c, p);
+  parallel_for(static_cast<Index>(list.size()), [&](Index i) {
+    const auto& [spec, tensor] = list[static_cast<std::size_t>(i)];
+    if (spec.role == Role::Bias) return;
+    if (spec.role == Role::Norm) {
+      fill(reshape<2>(tensor->flat(), {1, tensor->size()}), 1.0f);
+      return;
+    }
+    Random random(seed, hash64(as_byte_span(spec.name)));
+    const View1<float> x = tensor->flat();
+    for (Index j = 0; j < x.size(); ++j)
+      x(j) = static_cast<float>(c.initializer_range * random.normal());
+  });
+  return p;
+}
+
+ParameterCount count_parameters(const ModelConfig& c) {
+  ParameterCount n;
+  ModelParameters<Nothing> p;
+  Index expert = 0;  // parameters of all routed experts of the main model
+  const std::string mtp_from = fmt::format("model.layers.{}.", c.num_hidden_layers);
+  const auto is_mtp = [&](const std::string& name) {
+    for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
+      if (name.starts_with(fmt::format("model.layers.{}.", c.num_hidden_layers + k))) return true;
+    return false;
+  };
+  visit_parameters(c, p, [&](const ParameterSpec& spec, Nothing&) {
+    if (spec.role == Role::Bias) return;  // a correction, not a learned parameter
+    const Index size = element_count(spec.shape);
+    n.total += size;
+    if (spec.role == Role::Embedding) n.embedding += size;
+    if (spec.role == Role::Head) n.head += size;
+    if (is_mtp(spec.name)) {
+      n.mtp += size;
+    } else if (spec.name.find(".experts.") != std::string::npos) {
+      expert += size;
+    }
+  });
+  n.main = n.total - n.mtp;
+  n.active = n.main - n.embedding;
+  if (c.n_routed_experts > 0)
+    n.active -= expert / c.n_routed_experts * (c.n_routed_experts - c.num_experts_per_tok);
+  return n;
+}
+
+}  // namespace minke

@@ -1,0 +1,46 @@
+// Losses and gradients of one micro-batch: the whole model forward and backward.
+//   total = main + lambda / D sum_k mtp_k + balance
+//   main     cross-entropy of t[i+1], mean over B T positions
+//   mtp_k    cross-entropy of t[i+k+2] summed over the T-k-1 positions of module k, over B T
+//            (the report's equation 24)
+//   balance  the sequence-wise loss of every MoE layer, MTP modules included (17-20)
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "model/mtp.h"
+
+namespace minke {
+
+struct LossSettings {
+  double mtp_lambda = 0.3;
+  double alpha = 1e-4;
+  // Part of the whole batch that this micro-batch is (its sequences over all sequences); losses and
+  // gradients are scaled by it, so that micro-batches add up.
+  double share = 1;
+};
+
+struct MoeLayerRecord {
+  Index layer;                     // index in the published names, MTP modules included
+  std::vector<std::int64_t> load;  // selections per expert
+  BalanceTerm balance;
+  Tensor scores;  // [T, E], kept when asked for
+};
+
+struct PassResult {
+  double total = 0, main = 0;
+  double mtp = 0;             // with its factor
+  std::vector<double> mtp_k;  // without
+  double balance = 0;
+  std::vector<MoeLayerRecord> moe;
+};
+
+// tokens [B, T+1]: inputs are the first T of a row. Gradients are added to `gradients`.
+PassResult forward_backward(const Model& model, View2<const std::int32_t> tokens,
+                            const LossSettings& settings, ModelGradients& gradients,
+                            bool keep_scores = false);
+
+// The main loss alone (mean negative log-likelihood per position, natural logarithm), no gradient.
+double evaluate_loss(const Model& model, View2<const std::int32_t> tokens);
+
+}  // namespace minke

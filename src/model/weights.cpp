@@ -1,0 +1,111 @@
+#include "model/weights.h"
+
+#include "base/error.h"
+#include "ops/permute.h"
+
+namespace minke {
+namespace {
+
+bool is_matrix(Role role) {
+  return role != Role::Norm && role != Role::Bias && role != Role::Embedding;
+}
+
+WeightForm training_form(Role role, Compute compute) {
+  if (role == Role::Router) return WeightForm::F32;
+  return compute == Compute::Fp32 ? WeightForm::F32 : WeightForm::Bf16;
+}
+
+// Calls f(spec, master, weight) for every tensor of two parameter sets.
+template <class F>
+void visit_pairs(const ModelConfig& config, ModelParameters<Tensor>& masters, ModelWeights& weights,
+                 F&& f) {
+  const auto from = list_parameters(config, masters);
+  const auto to = list_parameters(config, weights);
+  for (std::size_t i = 0; i < from.size(); ++i) f(from[i].spec, *from[i].leaf, *to[i].leaf);
+}
+
+View2<float> as_row(Tensor& t) {
+  return reshape<2>(t.flat(), {1, t.size()});
+}
+
+}  // namespace
+
+Compute parse_compute(std::string_view name) {
+  if (name == "fp32") return Compute::Fp32;
+  if (name == "bf16") return Compute::Bf16;
+  if (name == "fp8") return Compute::Fp8;
+  throw ConfigError(fmt::format("compute \"{}\" is unknown; expected fp32, bf16 or fp8", name));
+}
+
+std::string_view name_of(Compute compute) {
+  switch (compute) {
+    case Compute::Fp32:
+      return "fp32";
+    case Compute::Bf16:
+      return "bf16";
+    default:
+      return "fp8";
+  }
+}
+
+void apply(const Weight& w, View2<const float> x, View2<float> y, Write write) {
+  if (w.fp8_product)
+    linear_fp8(x, w.forward, y, write);
+  else
+    linear(x, w.forward, y, write);
+}
+
+void apply_transposed(const Weight& w, View2<const float> dy, View2<float> dx, Write write) {
+  linear(dy, w.transposed, dx, write);
+}
+
+Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& masters,
+                          Compute compute) {
+  if (compute == Compute::Fp8)
+    throw ConfigError("training with compute fp8 is not implemented; use bf16 or fp32");
+  Model model;
+  model.config = config;
+  model.compute = compute;
+  set_position_constants(model);
+  visit_pairs(config, masters, model.weights,
+              [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
+                if (!is_matrix(spec.role)) {
+                  w.dense = master.clone();
+                  return;
+                }
+                const WeightForm form = training_form(spec.role, compute);
+                w.forward = PackedWeights::pack(master.v2(), form);
+                w.transposed = PackedWeights::pack_transposed(master.v2(), form);
+              });
+  return model;
+}
+
+void refresh(Model& model, ModelParameters<Tensor>& masters) {
+  visit_pairs(model.config, masters, model.weights,
+              [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
+                if (!is_matrix(spec.role)) {
+                  copy(as_row(master), as_row(w.dense));
+                  return;
+                }
+                w.forward.repack(master.v2());
+                w.transposed.repack_transposed(master.v2());
+              });
+}
+
+void set_position_constants(Model& model) {
+  const ModelConfig& c = model.config;
+  model.inv_freq = rope_inverse_frequencies(c.qk_rope_head_dim, c.rope_theta, c.rope_scaling);
+  model.softmax_scale = c.softmax_scale();
+  model.rotation_mscale = rotation_mscale(c.rope_scaling);
+}
+
+void pack_absorbed(const ModelConfig& c, View2<const float> kv_b_proj, WeightForm form, Weight& w) {
+  const Index N = c.qk_nope_head_dim, V = c.v_head_dim;
+  for (Index h = 0; h < c.num_attention_heads; ++h) {
+    const View2<const float> head = kv_b_proj.rows(h * (N + V), N + V);
+    w.head_keys.push_back(PackedWeights::pack_transposed(head.rows(0, N), form));
+    w.head_values.push_back(PackedWeights::pack(head.rows(N, V), form));
+  }
+}
+
+}  // namespace minke

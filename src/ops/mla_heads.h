@@ -1,0 +1,24 @@
+// Between the up-projection of latent attention and its heads: pure copies and one sum.
+//   kv [T, H (N+V)] holds per head N key elements without position, then V value elements;
+//   k_rope [T, R] is one key part with position, shared by all heads.
+#pragma once
+#include "tensor/view.h"
+
+namespace minke {
+
+struct MlaHeads {
+  Index n_heads;  // H
+  Index nope;     // N
+  Index rope;     // R
+  Index value;    // V
+};
+
+// k [T, H (N+R)]: per head the N elements, then k_rope.  v [T, H V].
+void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
+                     View2<float> k, View2<float> v);
+
+// The transpose: dkv [T, H (N+V)], dk_rope [T, R] (summed over heads, rising), both overwritten.
+void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
+                              View2<float> dkv, View2<float> dk_rope);
+
+}  // namespace minke
