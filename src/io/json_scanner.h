@@ -8,6 +8,10 @@
 
 namespace minke {
 
+// FormatError with a message that may hold names out of a damaged file: control characters are
+// shown as \xNN and a long message is cut, so that it stays one readable line.
+[[noreturn]] void throw_format_error(std::string_view message);
+
 class JsonScanner {
  public:
   // `text` and `file` (for messages) must outlive the scanner.

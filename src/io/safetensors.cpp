@@ -22,7 +22,7 @@ constexpr std::size_t kMaxRank = 64;
 template <class... Args>
 [[noreturn]] void bad(const std::filesystem::path& path, fmt::format_string<Args...> format,
                       Args&&... args) {
-  throw FormatError(path.string() + ": " + fmt::format(format, std::forward<Args>(args)...));
+  throw_format_error(path.string() + ": " + fmt::format(format, std::forward<Args>(args)...));
 }
 
 // One entry: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, each member once.
@@ -271,7 +271,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
   std::unordered_set<std::string_view> names;
   for (const TensorDecl& t : order_) {
     if (!names.insert(t.name).second) bad(path, "tensor {} is to be written twice", t.name);
-    if (t.name == "__metadata__") throw FormatError("a tensor cannot be named __metadata__");
+    if (t.name == "__metadata__") throw_format_error("a tensor cannot be named __metadata__");
     text += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[", first ? "" : ",",
                         nlohmann::json(t.name).dump(), name_of(t.dtype));
     first = false;
@@ -294,7 +294,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   if (next_ == order_.size() || bytes.size() != order_[next_].bytes())
-    throw FormatError(fmt::format(
+    throw_format_error(fmt::format(
         "{}: {} bytes offered for {}", file_.path().string(), bytes.size(),
         next_ == order_.size()
             ? "no tensor"

@@ -32,17 +32,17 @@ ShardIndex read_index(const fs::path& path) {
   JsonScanner json(text, file);
   json.object([&](const std::string& key) {
     if (key != "weight_map") return json.skip_value();
-    if (std::exchange(found, true)) throw FormatError(file + ": \"weight_map\" is there twice");
+    if (std::exchange(found, true)) throw_format_error(file + ": \"weight_map\" is there twice");
     json.object([&](std::string name) {
       std::string shard = json.string();
       const auto [it, fresh] = number.try_emplace(shard, index.files.size());
       if (fresh) index.files.push_back(std::move(shard));
       const auto [at, unique] = index.shard_of.try_emplace(std::move(name), it->second);
-      if (!unique) throw FormatError(fmt::format("{}: tensor {} is there twice", file, at->first));
+      if (!unique) throw_format_error(fmt::format("{}: tensor {} is there twice", file, at->first));
     });
   });
   json.end();
-  if (!found) throw FormatError(file + ": there is no \"weight_map\"");
+  if (!found) throw_format_error(file + ": there is no \"weight_map\"");
   return index;
 }
 
@@ -73,15 +73,15 @@ std::string scale_name(std::string_view weight) {
 fs::path file_in_directory(const fs::path& directory, std::string_view name, StoreOptions options) {
   if (name.empty() || name == "." || name == ".." ||
       name.find_first_of(std::string_view("/\\\0", 3)) != std::string_view::npos)
-    throw FormatError(fmt::format("{}: \"{}\" is not the plain name of a file in this directory",
-                                  directory.string(), name));
+    throw_format_error(fmt::format("{}: \"{}\" is not the plain name of a file in this directory",
+                                   directory.string(), name));
   const fs::path path = directory / name;
   std::error_code error;
   if (options.allow_symlinks || !fs::is_symlink(fs::symlink_status(path, error))) return path;
   const fs::path root = fs::canonical(directory, error), real = fs::weakly_canonical(path, error);
   const fs::path relative = real.lexically_relative(root);
   if (relative.empty() || *relative.begin() == "..")
-    throw FormatError(fmt::format(
+    throw_format_error(fmt::format(
         "{} is a symlink that leads out of its directory, to {}; copy the file, or allow symlinks "
         "if you trust the directory",
         path.string(), real.string()));
@@ -102,16 +102,16 @@ TensorStore TensorStore::open(const fs::path& directory, StoreOptions options) {
   };
   const bool single = present(kSingle), indexed = present(kIndex);
   if (single && indexed)
-    throw FormatError(fmt::format("{} holds both {} and {}; remove the one that is out of date",
-                                  directory.string(), kSingle, kIndex));
+    throw_format_error(fmt::format("{} holds both {} and {}; remove the one that is out of date",
+                                   directory.string(), kSingle, kIndex));
   if (!single && !indexed) {
     for (const auto& entry : fs::directory_iterator(directory))
       if (entry.path().extension() == ".safetensors")
-        throw FormatError(
+        throw_format_error(
             fmt::format("{} holds {} but no {} that names all shards; fetch it as well",
                         directory.string(), entry.path().filename().string(), kIndex));
-    throw FormatError(fmt::format("{} holds neither {} nor {}: there are no weights to read",
-                                  directory.string(), kSingle, kIndex));
+    throw_format_error(fmt::format("{} holds neither {} nor {}: there are no weights to read",
+                                   directory.string(), kSingle, kIndex));
   }
 
   ShardIndex index;
@@ -129,10 +129,10 @@ TensorStore TensorStore::open(const fs::path& directory, StoreOptions options) {
       missing += (missing.empty() ? "" : ", ") + name;
   }
   if (n_missing)
-    throw FormatError(fmt::format("{}: {} of {} named in {} missing: {}{}; fetch {} and try again",
-                                  directory.string(), n_missing, plural(paths.size(), "shard"),
-                                  kIndex, missing, n_missing > 3 ? ", ..." : "",
-                                  n_missing == 1 ? "it" : "them"));
+    throw_format_error(fmt::format("{}: {} of {} named in {} missing: {}{}; fetch {} and try again",
+                                   directory.string(), n_missing, plural(paths.size(), "shard"),
+                                   kIndex, missing, n_missing > 3 ? ", ..." : "",
+                                   n_missing == 1 ? "it" : "them"));
 
   std::vector<std::optional<SafetensorsFile>> files(paths.size());
   parallel_for(static_cast<Index>(paths.size()), [&](Index i) {
@@ -148,31 +148,31 @@ TensorStore TensorStore::open(const fs::path& directory, StoreOptions options) {
     for (const TensorInfo& info : file.tensors()) {
       const auto [it, fresh] = store.by_name_.try_emplace(info.name, StoredTensor{&info, &file});
       if (!fresh)
-        throw FormatError(fmt::format("tensor {} is both in {} and in {}", info.name,
-                                      it->second.file->path().string(), file.path().string()));
+        throw_format_error(fmt::format("tensor {} is both in {} and in {}", info.name,
+                                       it->second.file->path().string(), file.path().string()));
       store.total_bytes_ += info.bytes();
       if (!indexed) continue;
       const auto entry = index.shard_of.find(info.name);
       if (entry == index.shard_of.end())
-        throw FormatError(fmt::format("{} holds tensor {}, which {} does not name",
-                                      file.path().string(), info.name, kIndex));
+        throw_format_error(fmt::format("{} holds tensor {}, which {} does not name",
+                                       file.path().string(), info.name, kIndex));
       if (entry->second != s)
-        throw FormatError(fmt::format("tensor {} is in {}, but {} says {}", info.name,
-                                      file.path().string(), kIndex, index.files[entry->second]));
+        throw_format_error(fmt::format("tensor {} is in {}, but {} says {}", info.name,
+                                       file.path().string(), kIndex, index.files[entry->second]));
     }
   }
   for (const auto& [name, shard] : index.shard_of)
     if (!store.by_name_.contains(name))
-      throw FormatError(fmt::format("{} names tensor {} in {}, where it is not",
-                                    (directory / kIndex).string(), name, index.files[shard]));
+      throw_format_error(fmt::format("{} names tensor {} in {}, where it is not",
+                                     (directory / kIndex).string(), name, index.files[shard]));
   return store;
 }
 
 StoredTensor TensorStore::stored(std::string_view name) const {
   const auto it = by_name_.find(name);
   if (it == by_name_.end())
-    throw FormatError(fmt::format("{}: there is no tensor {} among its {}", directory_.string(),
-                                  name, plural(by_name_.size(), "tensor")));
+    throw_format_error(fmt::format("{}: there is no tensor {} among its {}", directory_.string(),
+                                   name, plural(by_name_.size(), "tensor")));
   return it->second;
 }
 
@@ -207,8 +207,8 @@ void TensorStore::check_intact() const {
 Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
   const StoredTensor weight = stored(name);
   const auto fail = [&](const std::string& what) {
-    throw FormatError(fmt::format("{}: the F8_E4M3 tensor {} {} {}", weight.file->path().string(),
-                                  name, to_string(weight.info->shape), what));
+    throw_format_error(fmt::format("{}: the F8_E4M3 tensor {} {} {}", weight.file->path().string(),
+                                   name, to_string(weight.info->shape), what));
   };
   if (weight.info->shape.size() != 2) fail("should be a matrix");
   const std::string its = scale_name(name);
@@ -271,7 +271,7 @@ Tensor read_real(const TensorStore& store, std::string_view name, Fp8Block block
       break;
     }
     default:
-      throw FormatError(fmt::format(
+      throw_format_error(fmt::format(
           "{}: tensor {} has the element type {}; F32, BF16, F16, F64 or F8_E4M3 expected",
           store.directory().string(), name, name_of(info.dtype)));
   }
@@ -311,8 +311,9 @@ Tensor TensorStore::read_i64(std::string_view name) const {
       convert<std::int64_t, std::uint8_t>(data, out);
       break;
     default:
-      throw FormatError(fmt::format("{}: tensor {} has the element type {}; whole numbers expected",
-                                    directory_.string(), name, name_of(info.dtype)));
+      throw_format_error(
+          fmt::format("{}: tensor {} has the element type {}; whole numbers expected",
+                      directory_.string(), name, name_of(info.dtype)));
   }
   check_intact();
   return out;
