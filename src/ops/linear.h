@@ -42,14 +42,16 @@ class PackedWeights {
   std::size_t bytes() const;
   bool defined() const { return n_ > 0; }
 
-  // For ops/ only: panels of kPanel outputs. F32: [panel][k][kPanel]; Bf16 and E4m3:
-  // [panel][k / 2][kPanel][2], k padded to a multiple of 32 with zeros.
+  // For ops/ only: panels of kPanel outputs, k padded to a multiple of 32 with zeros. F32:
+  // [panel][k][kPanel]; Bf16: [panel][k / 2][kPanel][2]; E4m3: [panel][k / 4][64], see ops/gemm.h.
   static constexpr Index kPanel = 16;
   const void* panels() const { return data_.raw(); }
   Index padded_k() const { return padded_k_; }
   View2<const float> scales() const { return scales_.v2(); }
 
  private:
+  PackedWeights(Index n, Index k, WeightForm form);
+
   Index n_ = 0, k_ = 0, padded_k_ = 0;
   WeightForm form_ = WeightForm::F32;
   Tensor data_, scales_;

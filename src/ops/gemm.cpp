@@ -1,0 +1,315 @@
+#include "ops/gemm.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "base/threads.h"
+
+namespace minke::gemm {
+namespace {
+
+constexpr Index kRows = 192;     // of x in one task: with kDeep of k they stay in L2
+constexpr Index kDeepF32 = 512;  // of k in one stretch
+constexpr Index kDeepBf16 = 1024;
+constexpr Index kDeepE4m3 = 512;  // widened panels as well
+constexpr Index kFewRows = 16;    // up to here panels are read whole: memory likes long streams
+constexpr Index kGradientRows = 256, kGradientColumns = 512, kGradientDeep = 256;
+constexpr double kWorthThreads = 4e6;  // multiply-adds, or 16 bytes of weights: about 20 us
+
+Index round_up(Index n, Index step) {
+  return (n + step - 1) / step * step;
+}
+Index ceil_div(Index n, Index d) {
+  return (n + d - 1) / d;
+}
+
+// Memory of one thread, kept between calls.
+class Scratch {
+ public:
+  template <class T>
+  T* get(Index n) {
+    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
+    if (bytes > bytes_) {
+      bytes_ = (bytes + 4095) / 4096 * 4096;
+      memory_.reset(std::aligned_alloc(4096, bytes_));
+      if (!memory_) {
+        bytes_ = 0;
+        throw std::bad_alloc();
+      }
+    }
+    return static_cast<T*>(memory_.get());
+  }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> memory_;
+  std::size_t bytes_ = 0;
+};
+thread_local Scratch x_scratch, w_scratch, sum_scratch;
+
+// 64 bytes more than the row needs: rows then do not meet in the same set of the cache.
+Index padded_stride(Index lanes) {
+  return lanes + 16;
+}
+
+void run_tasks(Index n, double multiply_adds, FunctionRef<void(Index)> task) {
+  if (multiply_adds < kWorthThreads)
+    for (Index i = 0; i < n; ++i) task(i);
+  else
+    parallel_for(n, task);
+}
+
+struct Task {
+  const Product* product;
+  const std::uint8_t* codes;  // of x, for FP8
+  const float* code_scales;   // [scale of k][row of x]
+  Index row, rows, column, columns;
+};
+
+struct Panels {
+  const char* first;
+  Index bytes;  // of one panel
+};
+Index bytes_of_k(WeightForm form) {  // in one panel
+  return kPanel * (form == WeightForm::F32 ? 4 : form == WeightForm::Bf16 ? 2 : 1);
+}
+Panels panels_of(const PackedWeights& w) {
+  return {static_cast<const char*>(w.panels()), w.padded_k() * bytes_of_k(w.form())};
+}
+
+// Panels of codes from `column` on, [k, k + deep) of them, as BF16 of deep * kPanel each.
+const std::uint16_t* widened(const PackedWeights& w, Index column, Index columns, Index k,
+                             Index deep, bool scaled) {
+  std::uint16_t* to = w_scratch.get<std::uint16_t>(kGroup * kPanel * deep);
+  const Panels panels = panels_of(w);
+  for (Index c = 0; c < columns; c += kPanel) {
+    const auto* codes =
+        reinterpret_cast<const std::uint8_t*>(panels.first) + (column + c) / kPanel * panels.bytes;
+    for (Index i = 0; i < deep; i += kScale) {
+      const float scale = scaled ? w.scales()((column + c) / kScale, (k + i) / kScale) : 1.0f;
+      kernels().widen(codes + (k + i) * kPanel, std::min(kScale, deep - i), scale,
+                      to + (c / kPanel * deep + i) * kPanel);
+    }
+  }
+  return to;
+}
+
+// One stretch of K of a group of panels, x already laid out.
+void multiply_group(const PackedWeights& w, Index column, Index k, Block block, bool scaled) {
+  const Kernels& kernel = kernels();
+  const Panels panels = panels_of(w);
+  const char* first = panels.first + column / kPanel * panels.bytes + k * bytes_of_k(w.form());
+  block.w = first;
+  block.panel_bytes = panels.bytes;
+  if (w.form() == WeightForm::F32) return kernel.multiply_f32(block);
+  if (w.form() == WeightForm::Bf16) return kernel.multiply_bf16(block);
+  if (block.rows <= kernel.e4m3_rows) {
+    static constexpr float kOne[1] = {1.0f};
+    MINKE_ASSERT(scaled || block.k <= kScale);
+    block.scales = scaled ? &w.scales()(column / kScale, k / kScale) : kOne;
+    return kernel.multiply_e4m3(block);
+  }
+  block.w = widened(w, column, block.columns, k, block.k, scaled);
+  block.panel_bytes = block.k * kPanel * 2;
+  kernel.multiply_bf16(block);
+}
+
+Lanes lanes_for(WeightForm form) {
+  return form == WeightForm::F32 ? Lanes::F32 : kernels().bf16_lanes;
+}
+
+Index deep_for(const PackedWeights& w, Index rows) {
+  if (rows <= kFewRows) return w.padded_k();
+  if (w.form() == WeightForm::F32) return kDeepF32;
+  return w.form() == WeightForm::Bf16 ? kDeepBf16 : kDeepE4m3;
+}
+
+void run(const Task& t, Write write) {
+  const auto& [x, weights, y] = *t.product;
+  const PackedWeights& w = *weights;
+  const Lanes lanes = lanes_for(w.form());
+  // A few rows of codes that are widened first: only as many as stay in cache.
+  const bool widens = w.form() == WeightForm::E4m3 && t.rows > kernels().e4m3_rows;
+  const Index deep = std::min(widens ? kDeepE4m3 : deep_for(w, t.rows), w.padded_k());
+  const Index stride = padded_stride(lanes_of(lanes, deep));
+  float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
+  for (Index k = 0; k < w.padded_k(); k += deep) {
+    const Index stretch = std::min(deep, w.padded_k() - k);
+    kernels().rows[static_cast<int>(lanes)]({x.data() + t.row * x.stride(0) + k, x.stride(0),
+                                             t.rows, std::min(stretch, w.k() - k), stretch,
+                                             lanes_of_x, stride});
+    for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
+      const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
+      multiply_group(
+          w, c, k,
+          {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
+           y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add},
+          true);
+    }
+  }
+}
+
+// Sums of codes over kScale of K, times the scales of the row and of the block of weights.
+void run_fp8(const Task& t, Write write) {
+  const auto& [x, weights, y] = *t.product;
+  const PackedWeights& w = *weights;
+  const Index stride = padded_stride(kScale), sums_stride = kGroup * kPanel;
+  float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
+  float* sums = sum_scratch.get<float>(t.rows * sums_stride);
+  for (Index k = 0; k < w.padded_k(); k += kScale) {
+    const Index stretch = std::min(kScale, w.padded_k() - k);
+    kernels().code_rows(t.codes + t.row * x.extent(1) + k, x.extent(1), t.rows,
+                        std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
+    const float* row_scales = t.code_scales + k / kScale * x.extent(0) + t.row;
+    for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
+      const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
+      multiply_group(w, c, k,
+                     {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums,
+                      sums_stride, false},
+                     false);
+      kernels().add_scaled(sums, sums_stride, row_scales, w.scales()(c / kScale, k / kScale),
+                           t.rows, columns, y.data() + t.row * y.stride(0) + c, y.stride(0),
+                           k > 0 || write == Write::Add);
+    }
+  }
+}
+
+// Codes [T, K] and scales [K / 128, T] of x.
+struct Codes {
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scales;
+};
+Codes quantized(View2<const float> x) {
+  const Index T = x.extent(0), K = x.extent(1);
+  Codes q{std::vector<std::uint8_t>(T * K), std::vector<float>(T * ceil_div(K, kScale))};
+  const auto row = [&](Index t) {
+    for (Index k = 0; k < K; k += kScale)
+      q.scales[k / kScale * T + t] = kernels().quantize(
+          x.data() + t * x.stride(0) + k, std::min(kScale, K - k), q.codes.data() + t * K + k);
+  };
+  const Index grain = std::max<Index>(1, 65536 / std::max<Index>(1, K));
+  parallel_ranges(T, grain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) row(t);
+  });
+  return q;
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const FormTable<Kernels> table{&kScalar};
+  return table.chosen();
+}
+
+void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic) {
+  Index row_blocks = 0;
+  double work = 0;
+  for (const auto& [x, w, y] : products) {
+    row_blocks += ceil_div(x.extent(0), kRows);
+    work += static_cast<double>(std::max<Index>(x.extent(0), 16)) * w->n() * w->k();
+  }
+  const Index pieces = ceil_div(4 * n_threads(), std::max<Index>(1, row_blocks));
+  std::vector<Codes> codes(arithmetic == Arithmetic::Fp8 ? products.size() : 0);
+  std::vector<Task> tasks;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const auto& [x, w, y] = products[i];
+    const Index T = x.extent(0);
+    if (T == 0) continue;
+    if (!codes.empty()) codes[i] = quantized(x);
+    // Rows and groups of panels are shared out evenly; laying x out again for every range of
+    // columns is kept below a few percent.
+    const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(w->n(), kGroup * kPanel);
+    const Index ranges = std::clamp<Index>(pieces, 1, ceil_div(groups, least));
+    const Index columns = ceil_div(groups, ranges) * kGroup * kPanel;
+    const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
+    for (Index row = 0; row < T; row += rows)
+      for (Index c = 0; c < w->n(); c += columns)
+        tasks.push_back({&products[i], codes.empty() ? nullptr : codes[i].codes.data(),
+                         codes.empty() ? nullptr : codes[i].scales.data(), row,
+                         std::min(rows, T - row), c, std::min(columns, w->n() - c)});
+  }
+  run_tasks(static_cast<Index>(tasks.size()), work, [&](Index i) {
+    if (arithmetic == Arithmetic::Fp8)
+      run_fp8(tasks[i], write);
+    else
+      run(tasks[i], write);
+  });
+}
+
+namespace {
+
+struct GradientTask {
+  const Gradient* gradient;
+  Index row, rows, column, columns;  // of dw
+};
+
+// dw [rows, columns] += dy^T x: stretches of T are laid out in cache, dy^T as rows, x as panels.
+void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
+  const auto& [dy, x, dw] = *t.gradient;
+  const Index T = x.extent(0), deep = std::min(kGradientDeep, round_up(T, kStep));
+  const Index stride = padded_stride(lanes_of(lanes, deep));
+  const Index panel_size = lanes_of(panel_lanes, deep) * kPanel;
+  float* rows = x_scratch.get<float>(t.rows * stride);
+  float* panels = w_scratch.get<float>(ceil_div(t.columns, kPanel) * panel_size);
+  for (Index first = 0; first < T; first += deep) {
+    const Index n = std::min(deep, T - first), stretch = round_up(n, kStep);
+    kernels().rows_transposed[static_cast<int>(lanes)](
+        {dy.data() + first * dy.stride(0) + t.row, dy.stride(0), t.rows, n, stretch, rows, stride});
+    for (Index c = 0; c < t.columns; c += kPanel)
+      kernels().panel_transposed[static_cast<int>(panel_lanes)](
+          {x.data() + first * x.stride(0) + t.column + c, x.stride(0),
+           std::min(kPanel, t.columns - c), n, stretch, panels + c / kPanel * panel_size, 0});
+    for (Index c = 0; c < t.columns; c += kGroup * kPanel) {
+      const Block block{rows,
+                        stride,
+                        t.rows,
+                        panels + c / kPanel * panel_size,
+                        panel_size * 4,
+                        std::min(kGroup * kPanel, t.columns - c),
+                        stretch,
+                        nullptr,
+                        dw.data() + t.row * dw.stride(0) + t.column + c,
+                        dw.stride(0),
+                        true};
+      if (panel_lanes == Lanes::F32)
+        kernels().multiply_f32(block);
+      else
+        kernels().multiply_bf16(block);
+    }
+  }
+}
+
+}  // namespace
+
+void multiply_gradients(std::span<const Gradient> gradients, Precision precision) {
+  const bool bf16 = precision == Precision::Bf16;
+  const Lanes lanes = bf16 ? kernels().bf16_lanes : Lanes::F32;
+  const Lanes panel_lanes = bf16 ? Lanes::Pairs : Lanes::F32;
+  double work = 0;
+  Index blocks = 0;
+  for (const auto& [dy, x, dw] : gradients) {
+    work += static_cast<double>(x.extent(0)) * dw.size();
+    if (x.extent(0) > 0)
+      blocks += ceil_div(dw.extent(0), kGradientRows) * ceil_div(dw.extent(1), kGradientColumns);
+  }
+  // A lone small matrix is cut finer, so that every thread has a part.
+  const Index cut = blocks < 2 * n_threads() ? 2 : 1;
+  std::vector<GradientTask> tasks;
+  for (const Gradient& g : gradients) {
+    if (g.x.extent(0) == 0) continue;
+    const Index N = g.dw.extent(0), K = g.dw.extent(1);
+    const Index rows = round_up(std::min(kGradientRows, ceil_div(N, cut)), kStep);
+    for (Index row = 0; row < N; row += rows)
+      for (Index c = 0; c < K; c += kGradientColumns)
+        tasks.push_back({&g, row, std::min(rows, N - row), c, std::min(kGradientColumns, K - c)});
+  }
+  run_tasks(static_cast<Index>(tasks.size()), work,
+            [&](Index i) { run(tasks[i], lanes, panel_lanes); });
+}
+
+}  // namespace minke::gemm

@@ -1,0 +1,109 @@
+// The parts that matrix products are made of, with a row per instruction set. For ops/ only.
+//
+// A product is cut into blocks: some rows of x times up to kGroup panels of 16 outputs over a
+// stretch of K. Every element of y is one chain of multiply-adds over K from first to last, which
+// goes through memory between stretches; so its bits depend neither on how the rows and panels are
+// shared out nor on where K is cut.
+#pragma once
+#include <cstdint>
+#include <span>
+
+#include "ops/isa.h"
+#include "ops/linear.h"
+
+namespace minke::gemm {
+
+constexpr Index kPanel = PackedWeights::kPanel;
+constexpr Index kGroup = 4;    // panels of one block
+constexpr Index kStep = 32;    // K is padded with zeros to a multiple of this
+constexpr Index kScale = 128;  // K under one FP8 scale
+
+// What a product reads instead of x. Every lane has 32 bits.
+enum class Lanes {
+  F32,      // a lane is an FP32 number
+  Rounded,  // a lane is a BF16 number, held as FP32
+  Pairs     // a lane is two BF16 numbers, the earlier one in the low half
+};
+constexpr Index lanes_of(Lanes lanes, Index k) {
+  return lanes == Lanes::Pairs ? k / 2 : k;
+}
+
+// y [rows, columns] = (or +=) x w^T over k (a multiple of kStep, or of 4 where w is in form E4m3).
+struct Block {
+  const void* x;   // [rows][x_stride] lanes
+  Index x_stride;  // lanes
+  Index rows;
+  const void* w;      // panels
+  Index panel_bytes;  // from one panel to the next
+  Index columns;      // 1 to kGroup * kPanel
+  Index k;
+  const float* scales;  // form E4m3: one for each kScale of k
+  float* y;
+  Index y_stride;
+  bool add;
+};
+
+// Numbers to be laid out as lanes: `outer` rows of k numbers, or their transpose.
+struct Layout {
+  const float* from;
+  Index stride;  // of `from`, numbers
+  Index outer, k;
+  Index padded_k;  // what lies beyond k becomes zero
+  void* to;
+  Index to_stride;  // lanes from one row to the next
+};
+
+struct Kernels {
+  Lanes bf16_lanes;  // of x in forms Bf16 and E4m3: Rounded or Pairs
+  void (*multiply_f32)(const Block&);
+  void (*multiply_bf16)(const Block&);
+  // Widens codes on the way: for up to e4m3_rows rows. Null where codes are always widened first.
+  void (*multiply_e4m3)(const Block&);
+  Index e4m3_rows;
+
+  // Rows: [outer][to_stride] from [outer][k] or, transposed, from [k][outer].
+  void (*rows[3])(const Layout&);
+  void (*rows_transposed[3])(const Layout&);
+  // One panel, [lane of k][16], outer <= 16; F32 or Pairs. The rest of 16 becomes zero.
+  void (*panel[3])(const Layout&);
+  void (*panel_transposed[3])(const Layout&);
+
+  // One panel of codes (k a multiple of 4, at most kScale) to BF16(code * scale).
+  void (*widen)(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to);
+  // x [k], k <= kScale, to codes; the result is their scale.
+  float (*quantize)(const float* x, Index k, std::uint8_t* codes);
+  // codes [rows][stride] of k <= kScale to rows of lanes (bf16_lanes) of their values.
+  void (*code_rows)(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
+                    void* to, Index to_stride);
+  // y = (or +=) sums [rows, columns] * row_scales [rows] * scale.
+  void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales, float scale,
+                     Index rows, Index columns, float* y, Index y_stride, bool add);
+};
+
+extern const Kernels kScalar;
+
+// The row of the chosen instruction set.
+const Kernels& kernels();
+
+// The 16 outputs of four k in form E4m3 lie in 64 bytes so that interleaving the low and the high
+// halves of each 16 bytes gives the first and the second pair of k: this is where the 16 bits of
+// pair p (0 or 1) of output n are.
+constexpr Index code_position(Index p, Index n) {
+  return n / 4 * 8 + p * 4 + n % 4;
+}
+
+struct Product {
+  View2<const float> x;
+  const PackedWeights* w;
+  View2<float> y;
+};
+enum class Arithmetic { OfForm, Fp8 };
+void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic);
+
+struct Gradient {
+  View2<const float> dy, x;
+  View2<float> dw;
+};
+void multiply_gradients(std::span<const Gradient> gradients, Precision precision);
+
+}  // namespace minke::gemm

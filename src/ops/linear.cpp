@@ -1,0 +1,144 @@
+#include "ops/linear.h"
+
+#include <fmt/format.h>
+
+#include "ops/gemm.h"
+
+namespace minke {
+namespace {
+
+void check_product(View2<const float> x, const PackedWeights& w, View2<float> y) {
+  if (x.extent(1) != w.k() || y.extent(1) != w.n() || x.extent(0) != y.extent(0))
+    throw ShapeError(fmt::format(
+        "a product of x [{}, {}] and weights [{}, {}] into y [{}, {}]: x needs a column for each "
+        "column of the weights, y a row for each row of x and a column for each row of the weights",
+        x.extent(0), x.extent(1), w.n(), w.k(), y.extent(0), y.extent(1)));
+}
+
+void check_codes(const PackedWeights& w) {
+  if (w.form() != WeightForm::E4m3)
+    throw ShapeError("FP8 arithmetic needs weights in form E4M3: pack codes and scales");
+}
+
+void check_gradient(View2<const float> dy, View2<const float> x, View2<float> dw) {
+  if (dy.extent(0) != x.extent(0) || dw.extent(0) != dy.extent(1) || dw.extent(1) != x.extent(1))
+    throw ShapeError(fmt::format(
+        "a weight gradient [{}, {}] of dy [{}, {}] and x [{}, {}]; expected as many rows in dy as "
+        "in x, and [columns of dy, columns of x]",
+        dw.extent(0), dw.extent(1), dy.extent(0), dy.extent(1), x.extent(0), x.extent(1)));
+}
+
+void check_offsets(std::span<const Index> offsets, std::size_t groups, Index rows) {
+  bool right = offsets.size() == groups + 1 && offsets.front() >= 0 && offsets.back() <= rows;
+  for (std::size_t e = 0; right && e < groups; ++e) right = offsets[e] <= offsets[e + 1];
+  if (!right)
+    throw ShapeError(
+        fmt::format("{} offsets for {} experts and {} rows; expected {} that do not "
+                    "fall, from at least 0 to at most the number of rows",
+                    offsets.size(), groups, rows, groups + 1));
+}
+
+void multiply_grouped(View2<const float> x, std::span<const Index> offsets,
+                      std::span<const PackedWeights* const> w, View2<float> y, Write write,
+                      gemm::Arithmetic arithmetic) {
+  check_offsets(offsets, w.size(), x.extent(0));
+  std::vector<gemm::Product> products;
+  products.reserve(w.size());
+  for (std::size_t e = 0; e < w.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    if (rows == 0) continue;
+    const gemm::Product product{x.rows(first, rows), w[e], y.rows(first, rows)};
+    check_product(product.x, *w[e], product.y);
+    if (arithmetic == gemm::Arithmetic::Fp8) check_codes(*w[e]);
+    products.push_back(product);
+  }
+  gemm::multiply(products, write, arithmetic);
+}
+
+}  // namespace
+
+void linear(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
+  check_product(x, w, y);
+  const gemm::Product product{x, &w, y};
+  gemm::multiply({&product, 1}, write, gemm::Arithmetic::OfForm);
+}
+
+void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
+  check_product(x, w, y);
+  check_codes(w);
+  const gemm::Product product{x, &w, y};
+  gemm::multiply({&product, 1}, write, gemm::Arithmetic::Fp8);
+}
+
+void linear_grouped(View2<const float> x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y, Write write) {
+  multiply_grouped(x, offsets, w, y, write, gemm::Arithmetic::OfForm);
+}
+
+void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
+                        std::span<const PackedWeights* const> w, View2<float> y, Write write) {
+  multiply_grouped(x, offsets, w, y, write, gemm::Arithmetic::Fp8);
+}
+
+void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
+                            Precision precision) {
+  check_gradient(dy, x, dw);
+  const gemm::Gradient gradient{dy, x, dw};
+  gemm::multiply_gradients({&gradient, 1}, precision);
+}
+
+void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw, Precision precision) {
+  check_offsets(offsets, dw.size(), x.extent(0));
+  std::vector<gemm::Gradient> gradients;
+  gradients.reserve(dw.size());
+  for (std::size_t e = 0; e < dw.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    if (rows == 0) continue;
+    gradients.push_back({dy.rows(first, rows), x.rows(first, rows), dw[e]});
+    check_gradient(gradients.back().dy, gradients.back().x, dw[e]);
+  }
+  gemm::multiply_gradients(gradients, precision);
+}
+
+namespace reference {
+
+template <class T>
+void linear(View2<const T> x, View2<const T> w, View2<T> y, Write write) {
+  for (Index t = 0; t < x.extent(0); ++t)
+    for (Index n = 0; n < w.extent(0); ++n) {
+      T sum = write == Write::Add ? y(t, n) : T{0};
+      for (Index k = 0; k < w.extent(1); ++k) sum += x(t, k) * w(n, k);
+      y(t, n) = sum;
+    }
+}
+
+// y[t, n] = sum_k x[t, k] W[n, k], so dx[t, k] = sum_n dy[t, n] W[n, k].
+template <class T>
+void linear_backward_input(View2<const T> dy, View2<const T> w, View2<T> dx, Write write) {
+  for (Index t = 0; t < dy.extent(0); ++t)
+    for (Index k = 0; k < w.extent(1); ++k) {
+      T sum = write == Write::Add ? dx(t, k) : T{0};
+      for (Index n = 0; n < w.extent(0); ++n) sum += dy(t, n) * w(n, k);
+      dx(t, k) = sum;
+    }
+}
+
+// dW[n, k] += sum_t dy[t, n] x[t, k].
+template <class T>
+void linear_weight_gradient(View2<const T> dy, View2<const T> x, View2<T> dw) {
+  for (Index n = 0; n < dw.extent(0); ++n)
+    for (Index k = 0; k < dw.extent(1); ++k)
+      for (Index t = 0; t < x.extent(0); ++t) dw(n, k) += dy(t, n) * x(t, k);
+}
+
+template void linear(View2<const float>, View2<const float>, View2<float>, Write);
+template void linear(View2<const double>, View2<const double>, View2<double>, Write);
+template void linear_backward_input(View2<const float>, View2<const float>, View2<float>, Write);
+template void linear_backward_input(View2<const double>, View2<const double>, View2<double>, Write);
+template void linear_weight_gradient(View2<const float>, View2<const float>, View2<float>);
+template void linear_weight_gradient(View2<const double>, View2<const double>, View2<double>);
+
+}  // namespace reference
+}  // namespace minke
