@@ -4,24 +4,30 @@
 // elsewhere in this form).
 #pragma once
 
-#define MINKE_TARGET_AVX2_BEGIN \
-  _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c,bmi,bmi2,popcnt\")")
-#define MINKE_TARGET_AVX2_END _Pragma("GCC pop_options")
+#define MINKE_PRAGMA(text) _Pragma(#text)
+#define MINKE_TARGET_BEGIN(...) MINKE_PRAGMA(GCC push_options) MINKE_PRAGMA(GCC target(__VA_ARGS__))
+#define MINKE_TARGET_END MINKE_PRAGMA(GCC pop_options)
 
-#define MINKE_TARGET_AVX512_BEGIN                                              \
-  _Pragma("GCC push_options") _Pragma(                                         \
-      "GCC target(\"avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,"  \
-      "avx512vl,avx512vbmi,prefer-vector-width=512\")")
-#define MINKE_TARGET_AVX512_END _Pragma("GCC pop_options")
+#define MINKE_AVX2_NAMES "avx2,fma,f16c,bmi,bmi2,popcnt"
+#define MINKE_AVX512_NAMES \
+  MINKE_AVX2_NAMES, "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,prefer-vector-width=512"
 
-#define MINKE_TARGET_AVX512_BF16_BEGIN                                         \
-  _Pragma("GCC push_options") _Pragma(                                         \
-      "GCC target(\"avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,"  \
-      "avx512vl,avx512vbmi,avx512bf16,prefer-vector-width=512\")")
-#define MINKE_TARGET_AVX512_BF16_END _Pragma("GCC pop_options")
+#define MINKE_TARGET_AVX2_BEGIN MINKE_TARGET_BEGIN(MINKE_AVX2_NAMES)
+#define MINKE_TARGET_AVX2_END MINKE_TARGET_END
 
-#define MINKE_TARGET_AMX_BEGIN                                                 \
-  _Pragma("GCC push_options") _Pragma(                                         \
-      "GCC target(\"avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,"  \
-      "avx512vl,avx512vbmi,avx512bf16,amx-tile,amx-bf16,amx-int8,prefer-vector-width=512\")")
-#define MINKE_TARGET_AMX_END _Pragma("GCC pop_options")
+// gcc 12 warns wrongly where intrinsics leave unused lanes undefined (gcc bug 105593).
+#define MINKE_QUIET_INTRINSICS                           \
+  MINKE_PRAGMA(GCC diagnostic ignored "-Wuninitialized") \
+  MINKE_PRAGMA(GCC diagnostic ignored "-Wmaybe-uninitialized")
+
+#define MINKE_TARGET_AVX512_BEGIN MINKE_QUIET_INTRINSICS MINKE_TARGET_BEGIN(MINKE_AVX512_NAMES)
+#define MINKE_TARGET_AVX512_END MINKE_TARGET_END
+
+#define MINKE_TARGET_AVX512_BF16_BEGIN \
+  MINKE_QUIET_INTRINSICS MINKE_TARGET_BEGIN(MINKE_AVX512_NAMES, "avx512bf16")
+#define MINKE_TARGET_AVX512_BF16_END MINKE_TARGET_END
+
+#define MINKE_TARGET_AMX_BEGIN \
+  MINKE_QUIET_INTRINSICS       \
+  MINKE_TARGET_BEGIN(MINKE_AVX512_NAMES, "avx512bf16,amx-tile,amx-bf16,amx-int8")
+#define MINKE_TARGET_AMX_END MINKE_TARGET_END
