@@ -16,7 +16,7 @@ struct LoadOptions {
   bool mtp = true;       // load MTP modules that are there
   bool allow_symlinks = false;
   // Called while loading with bytes done and bytes in all.
-  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 
 // Opens, checks every tensor's name, shape and type, dequantises or packs. MTP modules that

@@ -1,0 +1,88 @@
+// minke COMMAND: parses, checks, calls one function, and turns errors into one line and a status.
+//   0 done   1 an error that the message explains   2 wrong use of the command line
+//   130 interrupted
+#include <CLI/CLI.hpp>
+
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <new>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "cli/commands.h"
+#include "ops/isa.h"
+
+namespace {
+
+int report(const char* message, int status) {
+  if (*message) std::fprintf(stderr, "minke: %s\n", message);
+  return status;
+}
+
+void add_global_flags(CLI::App& app) {
+  app.set_version_flag("--version", std::string("minke ") + MINKE_VERSION);
+  app.add_option_function<std::string>(
+         "--isa", [](const std::string& name) { minke::choose_isa(minke::parse_isa(name)); },
+         "instruction set of the fast forms: scalar, avx2, avx512 or amx")
+      ->type_name("NAME")
+      ->default_str("the best this processor has");
+  app.add_option_function<int>(
+         "--threads", [](const int& n) { minke::set_threads(n); }, "threads that compute together")
+      ->check(CLI::Range(1, 4096))
+      ->default_str(std::to_string(minke::available_cores()));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{
+      "minke: the DeepSeek-V3 system. Trains, generates, evaluates and converts models of the\n"
+      "deepseek_v3 architecture, and reads and writes the published checkpoints unchanged.",
+      "minke"};
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.get_formatter()->column_width(34);
+  add_global_flags(app);
+  minke::add_info(app);
+  minke::add_train_tokenizer(app);
+  minke::add_train(app);
+  minke::add_generate(app);
+  minke::add_chat(app);
+  minke::add_eval(app);
+  minke::add_convert(app);
+  minke::add_tokenize(app);
+  minke::add_forward(app);
+  minke::add_step(app);
+  minke::add_bench(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const bool asked = e.get_exit_code() == 0;  // --help, --version
+    app.exit(e, std::cout, std::cerr);
+    return asked ? 0 : 2;
+  }
+  // What was printed must have arrived: a full disk behind stdout is an error.
+  if (std::fflush(stdout) != 0 || !std::cout.flush())
+    return report("cannot write to standard output", 1);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (!std::setlocale(LC_ALL, "")) std::setlocale(LC_ALL, "C.UTF-8");
+  std::setlocale(LC_NUMERIC, "C");
+  try {
+    return run(argc, argv);
+  } catch (const minke::UsageError& e) {
+    return report(e.what(), 2);
+  } catch (const minke::Interrupted& e) {
+    return report(e.what(), 130);
+  } catch (const minke::Error& e) {
+    return report(e.what(), 1);
+  } catch (const std::bad_alloc&) {
+    return report("not enough memory; `minke info --model DIR` says what a model needs", 1);
+  } catch (const std::exception& e) {
+    return report((std::string("internal error: ") + e.what()).c_str(), 1);
+  }
+}
