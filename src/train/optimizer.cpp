@@ -1,0 +1,128 @@
+#include "train/optimizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/threads.h"
+#include "ops/adamw.h"
+
+namespace minke {
+namespace {
+
+// Tensors are cut into pieces that stay in a core's L2 through the update and the zeroing: weight,
+// gradient and moments of one piece are at most 512 KiB.
+constexpr Index kPiece = 32768;
+
+struct Piece {
+  std::size_t tensor;
+  Index begin, count;
+};
+
+template <class Leaf>
+std::vector<Piece> cut(const std::vector<NamedParameter<Leaf>>& tensors) {
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].spec.role == Role::Bias) continue;
+    const Index n = tensors[i].leaf->size();
+    for (Index begin = 0; begin < n; begin += kPiece)
+      pieces.push_back({i, begin, std::min(kPiece, n - begin)});
+  }
+  return pieces;
+}
+
+template <class T>
+View1<T> part(Tensor& tensor, const Piece& piece) {
+  const View1<T> all = tensor.rank() == 1
+                           ? tensor.view<T, 1>()
+                           : reshape<1>(tensor.view<T, 2>(), std::array<Index, 1>{tensor.size()});
+  return all.rows(piece.begin, piece.count);
+}
+
+}  // namespace
+
+MomentType parse_moment_type(std::string_view name) {
+  if (name == "bf16") return MomentType::Bf16;
+  if (name == "fp32") return MomentType::Fp32;
+  throw ConfigError(fmt::format("moments is '{}', but must be bf16 or fp32", name));
+}
+
+std::string_view name_of(MomentType type) {
+  return type == MomentType::Bf16 ? "bf16" : "fp32";
+}
+
+DType dtype_of_moments(MomentType type) {
+  return type == MomentType::Bf16 ? DType::BF16 : DType::F32;
+}
+
+Moments zero_moments(const ModelConfig& config, MomentType type) {
+  Moments moments;
+  for (ModelParameters<Tensor>* m : {&moments.first, &moments.second})
+    visit_parameters(config, *m, [&](const ParameterSpec& spec, Tensor& tensor) {
+      if (spec.role != Role::Bias) tensor = Tensor(dtype_of_moments(type), spec.shape);
+    });
+  return moments;
+}
+
+double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradients) {
+  const auto tensors = list_parameters(config, gradients);
+  const std::vector<Piece> pieces = cut(tensors);
+  std::vector<double> sums(pieces.size());
+  parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
+    const Piece& piece = pieces[static_cast<std::size_t>(i)];
+    sums[static_cast<std::size_t>(i)] =
+        sum_of_squares(part<float>(*tensors[piece.tensor].leaf, piece));
+  });
+  double sum = 0;
+  for (double s : sums) sum += s;
+  return std::sqrt(sum);
+}
+
+std::string first_non_finite(const ModelConfig& config, ModelParameters<Tensor>& parameters) {
+  for (const auto& [spec, leaf] : list_parameters(config, parameters)) {
+    const View1<const float> values = std::as_const(*leaf).flat();
+    if (std::isfinite(sum_of_squares(values))) continue;
+    for (Index i = 0; i < values.size(); ++i)
+      if (!std::isfinite(values(i))) return fmt::format("{}[{}]", spec.name, i);
+  }
+  return "";
+}
+
+void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings, std::int64_t step,
+                    double norm, ModelParameters<Tensor>& gradients, Moments& moments,
+                    ModelParameters<Tensor>& masters) {
+  const auto gradient = list_parameters(config, gradients);
+  const auto first = list_parameters(config, moments.first);
+  const auto second = list_parameters(config, moments.second);
+  const auto weight = list_parameters(config, masters);
+  AdamW matrix{.lr = settings.lr,
+               .beta1 = settings.beta1,
+               .beta2 = settings.beta2,
+               .eps = settings.eps,
+               .weight_decay = settings.weight_decay,
+               .step = step};
+  if (settings.clip > 0)
+    matrix.gradient_scale = static_cast<float>(std::min(1.0, settings.clip / (norm + 1e-6)));
+  AdamW vector = matrix;
+  vector.weight_decay = 0;
+
+  const std::vector<Piece> pieces = cut(weight);
+  parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
+    const Piece& piece = pieces[static_cast<std::size_t>(i)];
+    const std::size_t t = piece.tensor;
+    const AdamW& adamw = weight[t].spec.role == Role::Norm ? vector : matrix;
+    const View1<float> g = part<float>(*gradient[t].leaf, piece);
+    const View1<float> w = part<float>(*weight[t].leaf, piece);
+    if (first[t].leaf->dtype() == DType::BF16)
+      adamw_update(adamw, g, w, part<BF16>(*first[t].leaf, piece),
+                   part<BF16>(*second[t].leaf, piece));
+    else
+      adamw_update(adamw, g, w, part<float>(*first[t].leaf, piece),
+                   part<float>(*second[t].leaf, piece));
+    std::memset(g.data(), 0, static_cast<std::size_t>(g.size()) * sizeof(float));
+  });
+}
+
+}  // namespace minke

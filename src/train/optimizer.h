@@ -1,0 +1,46 @@
+// AdamW over all tensors of a model (ops/adamw.h has the update of one), and clipping by the norm
+// of all gradients together:
+//   norm = sqrt(sum g^2);   g <- g min(1, clip / (norm + 1e-6))
+// Decay acts on every matrix (embedding, head and router included), not on norm vectors. Biases of
+// the router have no gradient and are left alone (train/balance.h moves them).
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "model/parameters.h"
+
+namespace minke {
+
+// Element type of both moments. BF16 as in the report, 3.3.2: half the memory.
+enum class MomentType : std::uint8_t { Bf16, Fp32 };
+MomentType parse_moment_type(std::string_view name);  // "bf16", "fp32"
+std::string_view name_of(MomentType type);
+DType dtype_of_moments(MomentType type);
+
+struct Moments {
+  ModelParameters<Tensor> first, second;  // undefined for the router's biases
+};
+Moments zero_moments(const ModelConfig& config, MomentType type);
+
+struct OptimizerSettings {
+  double lr = 0;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1;  // 0: gradients are not clipped
+};
+
+// In double, summed over pieces of fixed size in a fixed order: the same bits on any number of
+// threads. NaN or infinity when a gradient holds one.
+double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradients);
+
+// Name and number of the first element that is NaN or infinite ("model.norm.weight[3]"), or "".
+std::string first_non_finite(const ModelConfig& config, ModelParameters<Tensor>& tensors);
+
+// Update number `step` (from 1). `norm` is gradient_norm of the gradients, which are zero
+// afterwards.
+void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings, std::int64_t step,
+                    double norm, ModelParameters<Tensor>& gradients, Moments& moments,
+                    ModelParameters<Tensor>& masters);
+
+}  // namespace minke

@@ -1,0 +1,190 @@
+#include "train/train_state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "io/safetensors.h"
+#include "model/checkpoint.h"
+
+namespace minke {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kFormat = "minke-train-state-1";
+constexpr const char* kStateFile = "train_state.json";
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kRemoving = "removing-";
+
+struct NamedMoment {
+  std::string name;
+  Tensor* tensor;
+};
+// m.NAME and v.NAME of every tensor that has moments.
+std::vector<NamedMoment> list_moments(const ModelConfig& config, Moments& moments) {
+  std::vector<NamedMoment> list;
+  for (const auto& [prefix, parameters] :
+       {std::pair{"m.", &moments.first}, std::pair{"v.", &moments.second}})
+    for (const auto& [spec, leaf] : list_parameters(config, *parameters))
+      if (spec.role != Role::Bias) list.push_back({prefix + spec.name, leaf});
+  return list;
+}
+
+void save_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
+  std::vector<NamedTensorView> views;
+  for (const NamedMoment& moment : list_moments(config, moments))
+    views.push_back(NamedTensorView::of(moment.name, *moment.tensor));
+  write_safetensors(path, views);
+}
+
+void load_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const std::vector<NamedMoment> list = list_moments(config, moments);
+  if (file.tensors().size() != list.size())
+    throw FormatError(fmt::format("{}: holds {} tensors, but config.json beside it calls for {}",
+                                  path.string(), file.tensors().size(), list.size()));
+  for (const NamedMoment& moment : list) {
+    Tensor read = file.read(moment.name);
+    if (read.dtype() != moment.tensor->dtype() || read.shape() != moment.tensor->shape())
+      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(),
+                                    moment.name, name_of(read.dtype()), to_string(read.shape()),
+                                    name_of(moment.tensor->dtype()),
+                                    to_string(moment.tensor->shape())));
+    *moment.tensor = std::move(read);
+  }
+  file.check_intact();
+}
+
+// N of "step-N", or -1.
+std::int64_t step_of(const std::string& name) {
+  constexpr std::string_view prefix = "step-";
+  if (!name.starts_with(prefix) || name.size() == prefix.size() || name.size() > 23) return -1;
+  std::int64_t step = 0;
+  for (char c : name.substr(prefix.size())) {
+    if (c < '0' || c > '9') return -1;
+    step = 10 * step + (c - '0');
+  }
+  return step;
+}
+
+std::vector<std::string> names_in(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error))
+    names.push_back(entry.path().filename().string());
+  return names;
+}
+
+}  // namespace
+
+TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
+                          MomentType moments, Compute compute) {
+  TrainState state;
+  state.config = config;
+  state.masters = std::move(masters);
+  state.moments = zero_moments(config, moments);
+  state.gradients = zero_parameters(config);
+  state.model = make_training_model(config, state.masters, compute);
+  return state;
+}
+
+void save_checkpoint(const fs::path& target, TrainState& state, nlohmann::ordered_json record,
+                     const std::vector<fs::path>& copies) {
+  AtomicDirectory directory(target);
+  save_model(directory.path(), state.config, state.masters, SaveDType::F32);
+  save_moments(directory.path() / kOptimizerFile, state.config, state.moments);
+  for (const fs::path& file : copies)
+    write_file_atomic(directory.path() / file.filename(), read_file(file));
+  record["format"] = kFormat;
+  record["step"] = state.step;
+  record["moments"] = name_of(state.moments.first.norm.dtype() == DType::BF16 ? MomentType::Bf16
+                                                                              : MomentType::Fp32);
+  write_file_atomic(directory.path() / kStateFile, record.dump(1) + "\n");
+  directory.commit();
+}
+
+nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
+  const fs::path path = directory / kStateFile;
+  nlohmann::ordered_json record =
+      nlohmann::ordered_json::parse(read_file(path, std::size_t{1} << 24), nullptr, false);
+  if (!record.is_object() || !record.contains("format") || record["format"] != kFormat)
+    throw FormatError(
+        fmt::format("{}: is not a training state of the form '{}'; is {} a training "
+                    "checkpoint of this version of minke?",
+                    path.string(), kFormat, directory.string()));
+  if (!record.contains("step") || !record["step"].is_number_unsigned() ||
+      !record.contains("moments") || !record["moments"].is_string())
+    throw FormatError(
+        fmt::format("{}: 'step' or 'moments' is missing or of a wrong type", path.string()));
+  return record;
+}
+
+TrainState load_checkpoint(const fs::path& directory, Compute compute) {
+  const nlohmann::ordered_json record = read_checkpoint_record(directory);
+  ModelConfig config;
+  ModelParameters<Tensor> masters = load_masters(directory, config);
+  TrainState state =
+      begin_training(config, std::move(masters),
+                     parse_moment_type(record["moments"].get_ref<const std::string&>()), compute);
+  load_moments(directory / kOptimizerFile, config, state.moments);
+  state.step = record["step"].get<std::int64_t>();
+  return state;
+}
+
+CheckpointDirectory::CheckpointDirectory(fs::path directory) : directory_(std::move(directory)) {
+  std::error_code error;
+  fs::create_directories(directory_, error);
+  if (error)
+    throw IoError(fmt::format("cannot create {}: {}", directory_.string(), error.message()));
+  std::set<std::string> interrupted;  // checkpoints that somebody began to write
+  for (const std::string& name : names_in(directory_)) {
+    if (name.starts_with(kRemoving)) fs::remove_all(directory_ / name, error);
+    for (const char* mark : {".partial-", ".old"})
+      if (const std::size_t at = name.find(mark); at != std::string::npos)
+        interrupted.insert(name.substr(0, at));
+  }
+  for (const std::string& name : interrupted) recover_directory(directory_ / name);
+}
+
+fs::path CheckpointDirectory::path_of(std::int64_t step) const {
+  return directory_ / fmt::format("step-{}", step);
+}
+
+std::vector<std::int64_t> CheckpointDirectory::steps() const {
+  std::vector<std::int64_t> steps;
+  for (const std::string& name : names_in(directory_))
+    if (const std::int64_t step = step_of(name); step >= 0) steps.push_back(step);
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+std::int64_t CheckpointDirectory::newest_whole() const {
+  const std::vector<std::int64_t> all = steps();
+  for (auto step = all.rbegin(); step != all.rend(); ++step) {
+    const std::string defect = checkpoint_defect(path_of(*step));
+    if (defect.empty()) return *step;
+    log_warning(fmt::format("{} is left out: {}", path_of(*step).string(), defect));
+  }
+  return -1;
+}
+
+void CheckpointDirectory::prune(std::int64_t keep) const {
+  std::vector<std::int64_t> all = steps();
+  std::error_code error;
+  while (static_cast<std::int64_t>(all.size()) > keep) {
+    const fs::path removing = directory_ / fmt::format("{}{}", kRemoving, all.front());
+    fs::rename(path_of(all.front()), removing, error);
+    fs::remove_all(removing, error);
+    if (error)
+      log_warning(
+          fmt::format("cannot remove {}: {}", path_of(all.front()).string(), error.message()));
+    all.erase(all.begin());
+  }
+}
+
+}  // namespace minke

@@ -1,0 +1,61 @@
+// What training changes: master weights, moments and the number of steps; what follows from the
+// masters (the packed form for products) and the gradients being summed. And its checkpoints.
+//
+// A checkpoint is a directory that appears whole or not at all (base/files.h):
+//   config.json, model.safetensors   a model directory, the masters exact in FP32
+//   optimizer.safetensors            m.NAME and v.NAME, BF16 or FP32 as they are in memory
+//   train_state.json                 step, and what the caller adds (data position, recipe)
+//   manifest.json                    sizes and hashes, written last
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <vector>
+
+#include "model/weights.h"
+#include "train/optimizer.h"
+
+namespace minke {
+
+struct TrainState {
+  ModelConfig config;
+  ModelParameters<Tensor> masters;
+  Moments moments;
+  ModelGradients gradients;  // zero between steps
+  Model model;               // what products read; refreshed after every update
+  std::int64_t step = 0;     // updates made
+};
+
+// Step 0 from `masters`: zero moments and gradients, weights packed for `compute`.
+TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
+                          MomentType moments, Compute compute);
+
+// Writes `state` as directory `target`. `record` is an object to which format, step and moments
+// are added; `copies` are files that are copied in (the tokenizer's).
+void save_checkpoint(const std::filesystem::path& target, TrainState& state,
+                     nlohmann::ordered_json record,
+                     const std::vector<std::filesystem::path>& copies = {});
+
+// The record of save_checkpoint. FormatError when it is not one.
+nlohmann::ordered_json read_checkpoint_record(const std::filesystem::path& directory);
+// The state of save_checkpoint, bit for bit. FormatError naming file and tensor.
+TrainState load_checkpoint(const std::filesystem::path& directory, Compute compute);
+
+// The checkpoints of a run: DIR/step-N. Removing one is safe against being killed, too.
+class CheckpointDirectory {
+ public:
+  // Finishes what killed processes left half done.
+  explicit CheckpointDirectory(std::filesystem::path directory);
+  std::filesystem::path path_of(std::int64_t step) const;
+  // Ascending; those that are there by name, whole or not.
+  std::vector<std::int64_t> steps() const;
+  // The newest whole one (hashes checked), or -1; a warning names each newer one that is not.
+  std::int64_t newest_whole() const;
+  // Removes all but the newest `keep`.
+  void prune(std::int64_t keep) const;
+
+ private:
+  std::filesystem::path directory_;
+};
+
+}  // namespace minke

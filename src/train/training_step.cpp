@@ -1,0 +1,79 @@
+#include "train/training_step.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "train/balance.h"
+
+namespace minke {
+namespace {
+
+// Scores and balance terms of several micro-batches are not one tensor: they are left out.
+void add(const PassResult& part, PassResult& sum) {
+  sum.total += part.total;
+  sum.main += part.main;
+  sum.mtp += part.mtp;
+  sum.balance += part.balance;
+  for (std::size_t k = 0; k < sum.mtp_k.size(); ++k) sum.mtp_k[k] += part.mtp_k[k];
+  for (std::size_t i = 0; i < sum.moe.size(); ++i) {
+    MoeLayerRecord& layer = sum.moe[i];
+    for (std::size_t e = 0; e < layer.load.size(); ++e) layer.load[e] += part.moe[i].load[e];
+    layer.balance = {};
+    layer.scores = {};
+  }
+}
+
+}  // namespace
+
+bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
+                          const BatchSettings& settings, FunctionRef<bool()> stop,
+                          PassResult& result) {
+  result = {};
+  const Index B = tokens.extent(0);
+  const Index micro = settings.micro_batch > 0 ? std::min(settings.micro_batch, B) : B;
+  for (Index begin = 0; begin < B; begin += micro) {
+    if (stop()) {
+      if (begin > 0) state.gradients = zero_parameters(state.config);
+      return false;
+    }
+    const Index n = std::min(micro, B - begin);
+    const LossSettings loss{.mtp_lambda = settings.mtp_lambda,
+                            .alpha = settings.alpha,
+                            .share = static_cast<double>(n) / static_cast<double>(B)};
+    PassResult part = forward_backward(state.model, tokens.rows(begin, n), loss, state.gradients,
+                                       settings.keep_scores);
+    if (begin == 0)
+      result = std::move(part);
+    else
+      add(part, result);
+  }
+  return true;
+}
+
+void apply_gradients(TrainState& state, const OptimizerSettings& settings, double gamma,
+                     const PassResult& result, double norm) {
+  optimizer_step(state.config, settings, state.step + 1, norm, state.gradients, state.moments,
+                 state.masters);
+  for (const MoeLayerRecord& layer : result.moe)
+    update_bias(gamma, layer.load, router_bias(state.config, state.masters, layer.layer).v1());
+  refresh(state.model, state.masters);
+  ++state.step;
+}
+
+Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer) {
+  const Index L = config.num_hidden_layers;
+  BlockParameters<Tensor>& block = layer < L
+                                       ? parameters.layers[static_cast<std::size_t>(layer)]
+                                       : parameters.mtp[static_cast<std::size_t>(layer - L)].block;
+  MINKE_ASSERT(block.is_moe);
+  return block.moe.e_score_correction_bias;
+}
+
+double worst_load_ratio(const PassResult& result) {
+  double worst = 0;
+  for (const MoeLayerRecord& layer : result.moe)
+    worst = std::max(worst, worst_load_ratio(layer.load));
+  return worst;
+}
+
+}  // namespace minke

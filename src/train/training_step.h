@@ -1,0 +1,35 @@
+// One step of training: gradients of a batch, clipping, AdamW, the router's biases.
+#pragma once
+#include "base/function_ref.h"
+#include "model/training_pass.h"
+#include "train/train_state.h"
+
+namespace minke {
+
+// Losses and gradients of tokens [B, T+1], in micro-batches of at most `micro_batch` sequences,
+// added to state.gradients. `result` gets losses and loads of the whole batch; its balance terms
+// and scores (kept when asked for) only when there is one micro-batch. `stop` is asked between
+// micro-batches: true ends the batch, which then leaves gradients of zero; the return value is
+// whether the batch was completed.
+struct BatchSettings {
+  double mtp_lambda = 0.3;
+  double alpha = 1e-4;
+  Index micro_batch = 0;  // 0: the whole batch at once
+  bool keep_scores = false;
+};
+bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
+                          const BatchSettings& settings, FunctionRef<bool()> stop,
+                          PassResult& result);
+
+// The update from state.gradients, whose gradient_norm is `norm`: clipping, AdamW, biases by the
+// loads of `result`, packed weights. state.step grows by one.
+void apply_gradients(TrainState& state, const OptimizerSettings& settings, double gamma,
+                     const PassResult& result, double norm);
+
+// The bias vector of MoE layer `layer` (index in the published names, MTP modules included).
+Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer);
+
+// The largest expert load over the mean, worst of all layers.
+double worst_load_ratio(const PassResult& result);
+
+}  // namespace minke
