@@ -19,6 +19,7 @@ struct TestDirectory : testing::Test {
   }
   ~TestDirectory() override { std::filesystem::remove_all(dir); }
   static void put(const std::filesystem::path& path, std::string_view content) {
+    std::filesystem::remove(path);  // some disks wait for a file that is rewritten in place
     std::ofstream(path, std::ios::binary) << content;
   }
   std::filesystem::path dir;
