@@ -136,7 +136,8 @@ void read_eos(const Reader& r, ModelConfig& c) {
 
 // Sets `key` where it stands, or where a fresh file would have it.
 void put(Json& json, bool fresh, const char* key, const Json& value) {
-  if (fresh || json.contains(key)) json[key] = value;
+  if (fresh || json.contains(key))
+    if (!json.contains(key) || json[key] != value) json[key] = value;  // 10000 stays 10000
 }
 
 template <class T>

@@ -48,7 +48,6 @@ ParameterCount count_parameters(const ModelConfig& c) {
     return false;
   };
   visit_parameters(c, p, [&](const ParameterSpec& spec, Nothing&) {
-    if (spec.role == Role::Bias) return;  // a correction, not a learned parameter
     const Index size = element_count(spec.shape);
     n.total += size;
     if (spec.role == Role::Embedding) n.embedding += size;
