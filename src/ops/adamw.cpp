@@ -5,69 +5,62 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
 
 constexpr Index kGrain = 1 << 15;
 
-// The constants of one step, rounded once to the element type.
-template <class T>
-struct Constants {
-  T beta1, one_minus_beta1, beta2, one_minus_beta2;
-  T keep;     // 1 - lr weight_decay
-  T step;     // lr / (1 - beta1^t)
-  T v_scale;  // 1 / (1 - beta2^t)
-  T eps, gradient_scale;
-
-  explicit Constants(const AdamW& s)
-      : beta1(static_cast<T>(s.beta1)),
-        one_minus_beta1(static_cast<T>(1 - s.beta1)),
-        beta2(static_cast<T>(s.beta2)),
-        one_minus_beta2(static_cast<T>(1 - s.beta2)),
-        keep(static_cast<T>(1 - s.lr * s.weight_decay)),
-        step(static_cast<T>(s.lr / (1 - std::pow(s.beta1, static_cast<double>(s.step))))),
-        v_scale(static_cast<T>(1 / (1 - std::pow(s.beta2, static_cast<double>(s.step))))),
-        eps(static_cast<T>(s.eps)),
-        gradient_scale(static_cast<T>(s.gradient_scale)) {}
-};
-
-template <class T, class Moment>
-void update(const AdamW& settings, View1<const T> gradient, View1<T> weight, View1<Moment> m,
-            View1<Moment> v) {
-  const Constants<T> c(settings);
-  for (Index i = 0; i < weight.extent(0); ++i) {
-    const T g = gradient(i) * c.gradient_scale;
-    const T m_new = c.beta1 * static_cast<T>(m(i)) + c.one_minus_beta1 * g;
-    const T v_new = c.beta2 * static_cast<T>(v(i)) + c.one_minus_beta2 * g * g;
-    m(i) = Moment(m_new);
-    v(i) = Moment(v_new);
-    weight(i) = weight(i) * c.keep - c.step * m_new / (std::sqrt(v_new * c.v_scale) + c.eps);
-  }
-}
-
-template <class Moment>
+template <class Moment, class Kernel>
 void update_in_parallel(const AdamW& settings, View1<const float> gradient, View1<float> weight,
-                        View1<Moment> m, View1<Moment> v) {
+                        View1<Moment> m, View1<Moment> v, Kernel kernel) {
   const Index n = weight.extent(0);
   check_extents("adamw_update", "gradient", gradient, {n});
   check_extents("adamw_update", "m", m, {n});
   check_extents("adamw_update", "v", v, {n});
+  const AdamWConstants constants(settings);
   parallel_ranges(n, kGrain, [&](Index begin, Index end) {
-    const Index count = end - begin;
-    update<float, Moment>(settings, gradient.rows(begin, count), weight.rows(begin, count),
-                          m.rows(begin, count), v.rows(begin, count));
+    kernel(constants, gradient.data() + begin, weight.data() + begin, m.data() + begin,
+           v.data() + begin, end - begin);
   });
 }
 
+// 1 - beta^t
+double bias_correction(double beta, std::int64_t t) {
+  return 1 - std::pow(beta, static_cast<double>(t));
+}
+
 }  // namespace
+
+AdamWConstants::AdamWConstants(const AdamW& s)
+    : beta1(static_cast<float>(s.beta1)),
+      one_minus_beta1(static_cast<float>(1 - s.beta1)),
+      beta2(static_cast<float>(s.beta2)),
+      one_minus_beta2(static_cast<float>(1 - s.beta2)),
+      keep(static_cast<float>(1 - s.lr * s.weight_decay)),
+      step(static_cast<float>(s.lr / bias_correction(s.beta1, s.step))),
+      v_scale(static_cast<float>(1 / bias_correction(s.beta2, s.step))),
+      eps(static_cast<float>(s.eps)),
+      gradient_scale(s.gradient_scale) {}
 
 namespace reference {
 
 template <class T>
 void adamw_update(const AdamW& settings, View1<const T> gradient, View1<T> weight, View1<T> m,
                   View1<T> v) {
-  update<T, T>(settings, gradient, weight, m, v);
+  const T beta1 = static_cast<T>(settings.beta1), beta2 = static_cast<T>(settings.beta2);
+  const T lr = static_cast<T>(settings.lr), eps = static_cast<T>(settings.eps);
+  const T decay = static_cast<T>(settings.weight_decay);
+  const T correction1 = static_cast<T>(bias_correction(settings.beta1, settings.step));
+  const T correction2 = static_cast<T>(bias_correction(settings.beta2, settings.step));
+  for (Index i = 0; i < weight.extent(0); ++i) {
+    const T g = gradient(i) * static_cast<T>(settings.gradient_scale);
+    m(i) = beta1 * m(i) + (1 - beta1) * g;
+    v(i) = beta2 * v(i) + (1 - beta2) * g * g;
+    weight(i) -= lr * decay * weight(i);
+    weight(i) -= lr * (m(i) / correction1) / (std::sqrt(v(i) / correction2) + eps);
+  }
 }
 
 template void adamw_update(const AdamW&, View1<const float>, View1<float>, View1<float>,
@@ -79,21 +72,21 @@ template void adamw_update(const AdamW&, View1<const double>, View1<double>, Vie
 
 void adamw_update(const AdamW& settings, View1<const float> gradient, View1<float> weight,
                   View1<float> m, View1<float> v) {
-  update_in_parallel(settings, gradient, weight, m, v);
+  update_in_parallel(settings, gradient, weight, m, v, elementwise().adamw_f32);
 }
 
 void adamw_update(const AdamW& settings, View1<const float> gradient, View1<float> weight,
                   View1<BF16> m, View1<BF16> v) {
-  update_in_parallel(settings, gradient, weight, m, v);
+  update_in_parallel(settings, gradient, weight, m, v, elementwise().adamw_bf16);
 }
 
 double sum_of_squares(View1<const float> x) {
   const Index n = x.extent(0);
+  const auto& kernels = elementwise();
   std::vector<double> pieces(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
   parallel_ranges(n, kGrain, [&](Index begin, Index end) {
-    double sum = 0;
-    for (Index i = begin; i < end; ++i) sum += static_cast<double>(x(i)) * x(i);
-    pieces[static_cast<std::size_t>(begin / kGrain)] = sum;
+    pieces[static_cast<std::size_t>(begin / kGrain)] =
+        kernels.sum_of_squares(x.data() + begin, end - begin);
   });
   double sum = 0;
   for (double piece : pieces) sum += piece;

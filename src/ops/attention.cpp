@@ -1,13 +1,8 @@
 #include "ops/attention.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
-
-#include "base/threads.h"
-#include "ops/check_extents.h"
 
 namespace minke {
 
@@ -88,77 +83,5 @@ MINKE_INSTANTIATE(double)
 #undef MINKE_INSTANTIATE
 
 }  // namespace reference
-
-namespace {
-
-template <class E>
-Tensor widened(const KeyRows<E>& rows, Index width) {
-  Tensor all = Tensor::uninitialized({rows.n_rows, width});
-  for (Index s = 0; s < rows.n_rows; ++s) {
-    const E* from = rows.pages.empty() ? rows.block.data() + s * rows.block.stride(0)
-                                       : rows.pages[static_cast<std::size_t>(s / kKeyTile)] +
-                                             s % kKeyTile * rows.page_stride;
-    for (Index d = 0; d < width; ++d) all.v2()(s, d) = from[d];
-  }
-  return all;
-}
-
-template <class E>
-void forward(const AttentionShape& shape, View2<const float> q, const KeyRows<E>& k,
-             const KeyRows<E>& v, Index first_position, float scale, View2<float> out,
-             View2<float> lse) {
-  const Tensor keys = widened(k, shape.n_kv_heads * shape.qk);
-  const Tensor values = widened(v, shape.n_kv_heads * shape.value);
-  const Index T = q.extent(0);
-  parallel_for(T, [&](Index t) {
-    reference::attention_forward<float>(shape, q.rows(t, 1), keys.v2(), values.v2(),
-                                        first_position + t, scale, out.rows(t, 1),
-                                        lse.empty() ? lse : lse.rows(t, 1));
-  });
-}
-
-}  // namespace
-
-void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
-                       KeyRows<float> v, Index first_position, float scale, View2<float> out,
-                       View2<float> lse) {
-  forward(shape, q, k, v, first_position, scale, out, lse);
-}
-
-void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
-                       KeyRows<BF16> v, Index first_position, float scale, View2<float> out,
-                       View2<float> lse) {
-  forward(shape, q, k, v, first_position, scale, out, lse);
-}
-
-void attention_backward(const AttentionShape& shape, View2<const float> q, View2<const float> k,
-                        View2<const float> v, View2<const float> out, View2<const float> lse,
-                        View2<const float> dout, float scale, View2<float> dq, View2<float> dk,
-                        View2<float> dv) {
-  reference::attention_backward<float>(shape, q, k, v, out, lse, dout, scale, dq, dk, dv);
-}
-
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, float scale,
-                             View2<float> out, View2<float> lse) {
-  const Index S = q.extent(0) / n_sequences;
-  parallel_for(n_sequences, [&](Index b) {
-    attention_forward(shape, q.rows(b * S, S), KeyRows<float>::of(k.rows(b * S, S)),
-                      KeyRows<float>::of(v.rows(b * S, S)), 0, scale, out.rows(b * S, S),
-                      lse.empty() ? lse : lse.rows(b * S, S));
-  });
-}
-
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                              View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, float scale,
-                              View2<float> dq, View2<float> dk, View2<float> dv) {
-  const Index S = q.extent(0) / n_sequences;
-  parallel_for(n_sequences, [&](Index b) {
-    attention_backward(shape, q.rows(b * S, S), k.rows(b * S, S), v.rows(b * S, S),
-                       out.rows(b * S, S), lse.rows(b * S, S), dout.rows(b * S, S), scale,
-                       dq.rows(b * S, S), dk.rows(b * S, S), dv.rows(b * S, S));
-  });
-}
 
 }  // namespace minke

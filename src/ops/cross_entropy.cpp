@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -66,10 +67,15 @@ template void cross_entropy_forward_backward(View2<double>, std::span<const std:
 void cross_entropy_forward(View2<const float> logits, std::span<const std::int32_t> targets,
                            View1<float> nll) {
   check("cross_entropy_forward", logits, targets, nll);
+  const auto& kernels = elementwise();
   parallel_ranges(logits.extent(0), kRowGrain, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const Index target = targets[static_cast<std::size_t>(t)];
-      nll(t) = target == kNoTarget ? 0 : log_sum_exp<float>(logits[t]) - logits(t, target);
+      nll(t) = 0;
+      if (target == kNoTarget) continue;
+      float largest = 0;
+      const float sum = kernels.exponentials(logits[t].data(), nullptr, &largest, logits.extent(1));
+      nll(t) = std::log(sum) + (largest - logits(t, target));
     }
   });
 }
@@ -77,12 +83,24 @@ void cross_entropy_forward(View2<const float> logits, std::span<const std::int32
 void cross_entropy_forward_backward(View2<float> logits, std::span<const std::int32_t> targets,
                                     float weight, View1<float> nll) {
   check("cross_entropy_forward_backward", logits, targets, nll);
+  const auto& kernels = elementwise();
+  const Index V = logits.extent(1);
   parallel_ranges(logits.extent(0), kRowGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::cross_entropy_forward_backward<float>(
-        logits.rows(begin, n),
-        targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n)), weight,
-        nll.rows(begin, n));
+    for (Index t = begin; t < end; ++t) {
+      const Index target = targets[static_cast<std::size_t>(t)];
+      float* z = logits[t].data();
+      nll(t) = 0;
+      if (target == kNoTarget) {
+        std::fill_n(z, V, 0.0f);
+        continue;
+      }
+      const float chosen = z[target];
+      float largest = 0;
+      const float sum = kernels.exponentials(z, z, &largest, V);
+      nll(t) = std::log(sum) + (largest - chosen);
+      kernels.scale(weight / sum, z, V);
+      z[target] -= weight;
+    }
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -83,13 +84,11 @@ void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<co
   const Index T = y.extent(0), D = y.extent(1), K = choices_per_token("combine_experts", order, T);
   check_extents("combine_experts", "rows", rows, {T * K, D});
   check_extents("combine_experts", "weights", weights, {T, K});
+  const auto& kernels = elementwise();
   each_row(y, [&](Index t, float* sum) {
-    for (Index k = 0; k < K; ++k) {
-      const float w = weights(t, k);
-      const float* row =
-          rows.data() + order.row[static_cast<std::size_t>(t * K + k)] * rows.stride(0);
-      for (Index d = 0; d < D; ++d) sum[d] += w * row[d];
-    }
+    for (Index k = 0; k < K; ++k)
+      kernels.add_scaled(weights(t, k), rows[order.row[static_cast<std::size_t>(t * K + k)]].data(),
+                         sum, D);
   });
 }
 
@@ -102,28 +101,12 @@ void combine_experts_backward(View2<const float> dy, View2<const float> rows,
   check_extents("combine_experts_backward", "weights", weights, {T, K});
   check_extents("combine_experts_backward", "drows", drows, {T * K, D});
   check_extents("combine_experts_backward", "dweights", dweights, {T, K});
-  constexpr Index kLanes = 16;  // partial sums, so that the compiler may use vectors
+  const auto& kernels = elementwise();
   each_row(dweights, [&](Index t, float* dweight) {
-    const float* d = dy.data() + t * dy.stride(0);
     for (Index k = 0; k < K; ++k) {
       const Index r = order.row[static_cast<std::size_t>(t * K + k)];
-      const float w = weights(t, k);
-      const float* row = rows.data() + r * rows.stride(0);
-      float* drow = drows.data() + r * drows.stride(0);
-      float partial[kLanes] = {};
-      Index i = 0;
-      for (; i + kLanes <= D; i += kLanes)
-        for (Index lane = 0; lane < kLanes; ++lane) {
-          partial[lane] += d[i + lane] * row[i + lane];
-          drow[i + lane] = w * d[i + lane];
-        }
-      for (; i < D; ++i) {
-        partial[0] += d[i] * row[i];
-        drow[i] = w * d[i];
-      }
-      float sum = 0;
-      for (float p : partial) sum += p;
-      dweight[k] = sum;
+      dweight[k] =
+          kernels.scale_and_dot(weights(t, k), dy[t].data(), rows[r].data(), drows[r].data(), D);
     }
   });
 }
@@ -132,12 +115,10 @@ void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, 
   const Index T = dx.extent(0), D = dx.extent(1);
   const Index K = choices_per_token("gather_tokens_backward", order, T);
   check_extents("gather_tokens_backward", "drows", drows, {T * K, D});
+  const auto& kernels = elementwise();
   each_row(dx, [&](Index t, float* sum) {
-    for (Index k = 0; k < K; ++k) {
-      const float* row =
-          drows.data() + order.row[static_cast<std::size_t>(t * K + k)] * drows.stride(0);
-      for (Index d = 0; d < D; ++d) sum[d] += row[d];
-    }
+    for (Index k = 0; k < K; ++k)
+      kernels.add_scaled(1, drows[order.row[static_cast<std::size_t>(t * K + k)]].data(), sum, D);
   });
 }
 
@@ -160,7 +141,9 @@ void copy(View2<const float> from, View2<float> to) {
   convert_rows(from, to);
 }
 void copy(View2<const float> from, View2<BF16> to) {
-  convert_rows(from, to);
+  check_extents("copy", "to", to, {from.extent(0), from.extent(1)});
+  const auto& kernels = elementwise();
+  each_row(to, [&](Index t, BF16* row) { kernels.narrow(from[t].data(), row, from.extent(1)); });
 }
 void copy(View2<const BF16> from, View2<float> to) {
   convert_rows(from, to);

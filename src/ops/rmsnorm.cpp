@@ -5,6 +5,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -69,10 +70,12 @@ void rmsnorm_forward(View2<const float> x, View1<const float> gain, float eps, V
   check_extents("rmsnorm_forward", "y", y, {T, D});
   const bool keep = rstd.extent(0) > 0;
   if (keep) check_extents("rmsnorm_forward", "rstd", rstd, {T});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    reference::rmsnorm_forward<float>(x.rows(begin, end - begin), gain, eps,
-                                      y.rows(begin, end - begin),
-                                      keep ? rstd.rows(begin, end - begin) : rstd);
+    for (Index t = begin; t < end; ++t) {
+      const float r = kernels.rmsnorm(x[t].data(), gain.data(), eps, y[t].data(), D);
+      if (keep) rstd(t) = r;
+    }
   });
 }
 
@@ -83,10 +86,10 @@ void rmsnorm_backward_input(View2<const float> dy, View2<const float> x, View1<c
   check_extents("rmsnorm_backward_input", "gain", gain, {D});
   check_extents("rmsnorm_backward_input", "rstd", rstd, {T});
   check_extents("rmsnorm_backward_input", "dx", dx, {T, D});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::rmsnorm_backward_input<float>(dy.rows(begin, n), x.rows(begin, n), gain,
-                                             rstd.rows(begin, n), dx.rows(begin, n));
+    for (Index t = begin; t < end; ++t)
+      kernels.rmsnorm_backward(dy[t].data(), x[t].data(), gain.data(), rstd(t), dx[t].data(), D);
   });
 }
 
@@ -96,10 +99,11 @@ void rmsnorm_backward_weight(View2<const float> dy, View2<const float> x, View1<
   check_extents("rmsnorm_backward_weight", "dy", dy, {T, D});
   check_extents("rmsnorm_backward_weight", "rstd", rstd, {T});
   check_extents("rmsnorm_backward_weight", "dgain", dgain, {D});
+  const auto& kernels = elementwise();
   parallel_ranges(D, kColumnGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::rmsnorm_backward_weight<float>(dy.columns(begin, n), x.columns(begin, n), rstd,
-                                              dgain.slice(0, begin, n));
+    kernels.rmsnorm_weight(
+        {dy.data() + begin, x.data() + begin, dy.stride(0), x.stride(0), T, end - begin},
+        rstd.data(), dgain.data() + begin);
   });
 }
 

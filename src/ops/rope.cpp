@@ -8,6 +8,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -103,10 +104,11 @@ void rope_apply(View3<float> x, View2<const float> cos, View2<const float> sin, 
   check_extents("rope_apply", "x", x, {T, x.extent(1), 2 * n});
   check_extents("rope_apply", "cos", cos, {T, n});
   check_extents("rope_apply", "sin", sin, {T, n});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    const Index rows = end - begin;
-    reference::rope_apply<float>(x.rows(begin, rows), cos.rows(begin, rows), sin.rows(begin, rows),
-                                 turn);
+    for (Index t = begin; t < end; ++t)
+      for (Index h = 0; h < x.extent(1); ++h)
+        kernels.turn_pairs(x[t][h].data(), cos[t].data(), sin[t].data(), turn == Turn::Backward, n);
   });
 }
 

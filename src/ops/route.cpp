@@ -9,6 +9,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -202,10 +203,13 @@ void route_forward(const RouteShape& shape, View2<const float> logits, View1<con
   check_extents("route_forward", "scores", scores, {T, E});
   check_extents("route_forward", "indices", indices, {T, shape.top_k});
   check_extents("route_forward", "weights", weights, {T, shape.top_k});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::route_forward<float>(shape, logits.rows(begin, n), bias, scores.rows(begin, n),
-                                    indices.rows(begin, n), weights.rows(begin, n));
+    RouteScratch<float> scratch(shape);
+    for (Index t = begin; t < end; ++t) {
+      kernels.sigmoid(logits[t].data(), scores[t].data(), E);
+      route_row<float>(shape, scores[t], bias, indices[t], weights[t], scratch);
+    }
   });
 }
 

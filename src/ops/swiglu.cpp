@@ -4,6 +4,7 @@
 
 #include "base/threads.h"
 #include "ops/check_extents.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -51,9 +52,10 @@ void swiglu_forward(View2<const float> gate, View2<const float> up, View2<float>
   const Index T = gate.extent(0), F = gate.extent(1);
   check_extents("swiglu_forward", "up", up, {T, F});
   check_extents("swiglu_forward", "y", y, {T, F});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::swiglu_forward<float>(gate.rows(begin, n), up.rows(begin, n), y.rows(begin, n));
+    for (Index t = begin; t < end; ++t)
+      kernels.swiglu(gate[t].data(), up[t].data(), y[t].data(), F);
   });
 }
 
@@ -64,11 +66,11 @@ void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2
   check_extents("swiglu_backward_input", "up", up, {T, F});
   check_extents("swiglu_backward_input", "dgate", dgate, {T, F});
   check_extents("swiglu_backward_input", "dup", dup, {T, F});
+  const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    const Index n = end - begin;
-    reference::swiglu_backward_input<float>(dy.rows(begin, n), gate.rows(begin, n),
-                                            up.rows(begin, n), dgate.rows(begin, n),
-                                            dup.rows(begin, n));
+    for (Index t = begin; t < end; ++t)
+      kernels.swiglu_backward(dy[t].data(), gate[t].data(), up[t].data(), dgate[t].data(),
+                              dup[t].data(), F);
   });
 }
 

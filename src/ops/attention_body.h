@@ -1,0 +1,137 @@
+// Products and softmax of attention tiles over vectors of lanes_body.h. Included inside a target
+// region after it, in the same anonymous namespace.
+//
+// A product holds a block of kRows x kColumns vectors of c in registers and walks over k: per step
+// kColumns loads of b and kRows broadcasts of a for kRows * kColumns multiply-adds, so that it is
+// bound by the multiply-add units as long as the operands of a tile stay in the first two caches.
+
+// Rows and vectors of the largest block: 16 running sums of 32 registers, or 8 to 12 of 16.
+constexpr int kRows = MINKE_LANES == 16 ? 8 : MINKE_LANES == 8 ? 6 : 4;
+constexpr int kColumns = MINKE_LANES == 1 ? 1 : 2;
+
+template <int R, int C, bool RowsDense>
+MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const float* b, float* c) {
+  Vec sums[R][C];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) sums[i][j] = p.add ? load(c + i * p.c_stride + j * kLanes) : all(0);
+  const Index a_row = RowsDense ? 1 : p.a_row, a_k = RowsDense ? p.a_k : 1;
+  for (Index k = 0; k < p.k; ++k) {
+    Vec row[C];
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) row[j] = load(b + k * p.b_stride + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const Vec x = all(a[i * a_row + k * a_k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) sums[i][j] = fma(x, row[j], sums[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) store(c + i * p.c_stride + j * kLanes, sums[i][j]);
+}
+
+// All rows of one stretch of C vectors, in blocks of R rows, what is left in blocks of half of R.
+template <int R, int C, bool RowsDense>
+void multiply_rows(const SmallProduct& p, Index row, Index column) {
+  for (; row + R <= p.rows; row += R)
+    multiply_block<R, C, RowsDense>(p, p.a + row * (RowsDense ? 1 : p.a_row), p.b + column,
+                                    p.c + row * p.c_stride + column);
+  if constexpr (R > 1)
+    if (row < p.rows) multiply_rows<R / 2, C, RowsDense>(p, row, column);
+}
+
+template <bool RowsDense>
+MINKE_INLINE void multiply_all(const SmallProduct& p) {
+  Index column = 0;
+  for (; column + kColumns * kLanes <= p.columns; column += kColumns * kLanes)
+    multiply_rows<kRows, kColumns, RowsDense>(p, 0, column);
+  if constexpr (kColumns > 1)
+    for (; column < p.columns; column += kLanes)
+      multiply_rows<2 * kRows, 1, RowsDense>(p, 0, column);
+}
+
+void multiply(const SmallProduct& p) {
+  if (p.a_row == 1)
+    multiply_all<true>(p);
+  else
+    multiply_all<false>(p);
+}
+
+template <bool Masked>
+MINKE_INLINE void softmax_columns(const SoftmaxStep& p, Index column) {
+  const Vec scale = all(p.scale), hidden = all(-kInfinity);
+  const Vec last = Masked ? load(p.last_key + column) : hidden;
+  float* s = p.s + column;
+  Vec top = load(p.top + column);
+  const Vec old_top = top;
+  for (Index key = 0; key < p.keys; ++key) {
+    Vec x = load(s + key * p.width) * scale;
+    if (Masked) x = unless_below(last, all(static_cast<float>(key)), x, hidden);
+    top = max(top, x);
+  }
+  // A column that has seen nothing yet keeps minus infinity and must not meet itself in a
+  // difference.
+  const Vec shift = unless_below(top, all(-3.0e38f), all(0) - top, all(0));
+  Vec total = all(0);
+  for (Index key = 0; key < p.keys; ++key) {
+    Vec e = exp(fma(load(s + key * p.width), scale, shift));
+    if (Masked) e = unless_below(last, all(static_cast<float>(key)), e, all(0));
+    store(s + key * p.width, e);
+    total = total + e;
+  }
+  const Vec shrink = exp(old_top + shift);
+  store(p.top + column, top);
+  store(p.shrink + column, shrink);
+  store(p.total + column, fma(load(p.total + column), shrink, total));
+}
+
+void softmax_step(const SoftmaxStep& p) {
+  for (Index column = 0; column < p.width; column += kLanes)
+    if (p.masked)
+      softmax_columns<true>(p, column);
+    else
+      softmax_columns<false>(p, column);
+}
+
+void softmax_backward(const SoftmaxBackward& p) {
+  const Vec scale = all(p.scale), lse = all(-p.lse), delta = all(p.delta);
+  Index i = 0;
+  for (; i + kLanes <= p.last_key + 1 && i < p.columns; i += kLanes) {
+    const Vec e = exp(fma(load(p.s + i), scale, lse));
+    store(p.s + i, e);
+    store(p.dp + i, e * (load(p.dp + i) - delta) * scale);
+  }
+  for (; i < p.columns; i += kLanes) {
+    alignas(64) float rank[kLanes];
+    for (Index lane = 0; lane < kLanes; ++lane)
+      rank[lane] = static_cast<float>(p.last_key - i - lane);
+    const Vec left = load(rank), none = all(0);
+    const Vec e = unless_below(left, none, exp(fma(load(p.s + i), scale, lse)), none);
+    store(p.s + i, e);
+    store(p.dp + i, unless_below(left, none, e * (load(p.dp + i) - delta) * scale, none));
+  }
+}
+
+void blend(float factor, float* y, float factor_x, const float* x, Index n) {
+  const Vec f = all(factor), g = all(factor_x);
+  for (Index i = 0; i < n; i += kLanes) store(y + i, fma(load(x + i), g, load(y + i) * f));
+}
+
+float exp_of(float x) {
+  alignas(64) float lanes[kLanes];
+  store(lanes, exp(all(x)));
+  return lanes[0];
+}
+
+void widen(const BF16* x, float* y, Index n) {
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i));
+  if (i < n) store_some(y + i, load_some(x + i, n - i), n - i);
+}
+
+constexpr AttentionKernels kKernels{kLanes, multiply, softmax_step, softmax_backward,
+                                    blend,  exp_of,   widen};

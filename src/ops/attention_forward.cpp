@@ -1,0 +1,349 @@
+// The forward pass over query blocks and key tiles.
+//
+// The lanes of a vector are query rows: scores are formed transposed, s [keys, query rows], so that
+// a key element is broadcast and the running softmax needs no sums across lanes. A block holds the
+// rows of one head, or, where all heads share their keys, the rows of all heads of some queries:
+// then a cache row is read once for all of them. Keys and values of a tile are copied (widened) to
+// dense scratch once per block; a value row that begins a key row is not copied again.
+//
+// Bits: every score and every sum is a chain in the order of the keys, tile after tile; after
+// kSplit keys a new partial result begins, and partial results are merged in rising order. All of
+// it depends on positions alone, so pieces may run on any thread, and queries in any company.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/threads.h"
+#include "ops/attention_kernels.h"
+#include "ops/check_extents.h"
+
+namespace minke {
+namespace {
+
+constexpr Index kSplit = 8 * kKeyTile;  // keys of one partial result
+constexpr Index kPad = 16;              // rows of scratch are multiples of the widest vector
+constexpr Index kTrim = 8;              // granularity of what is left out above the diagonal
+
+Index padded(Index n) {
+  return (n + kPad - 1) / kPad * kPad;
+}
+
+template <class E>
+struct Problem {  // one sequence
+  View2<const float> q;
+  KeyRows<E> k, v;
+  Index first_position;
+  View2<float> out, lse;
+};
+
+struct Block {  // some query rows of one sequence that share their keys
+  Index problem, kv_head;
+  Index first, rows;  // of T * H (all heads share keys) or of T (one head)
+};
+
+struct Partial {       // softmax over some keys, not yet divided by its total
+  float *top, *total;  // [width]
+  float* o;            // [width, padded value]
+};
+
+const float* row_of(const KeyRows<float>& rows, Index s) {
+  return rows.pages.empty()
+             ? rows.block.data() + s * rows.block.stride(0)
+             : rows.pages[static_cast<std::size_t>(s / kKeyTile)] + s % kKeyTile * rows.page_stride;
+}
+const BF16* row_of(const KeyRows<BF16>& rows, Index s) {
+  return rows.pages.empty()
+             ? rows.block.data() + s * rows.block.stride(0)
+             : rows.pages[static_cast<std::size_t>(s / kKeyTile)] + s % kKeyTile * rows.page_stride;
+}
+
+void copy_row(const AttentionKernels&, const float* from, float* to, Index n) {
+  std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
+}
+void copy_row(const AttentionKernels& kernels, const BF16* from, float* to, Index n) {
+  kernels.widen(from, to, n);
+}
+
+template <class E>
+class BlockPass {
+ public:
+  BlockPass(const AttentionKernels& kernels, const AttentionShape& shape, const Problem<E>& problem,
+            const Block& block, float scale)
+      : kernels_(kernels), shape_(shape), p_(problem), block_(block), scale_(scale) {}
+
+  Index width() const { return padded(block_.rows); }
+  Index partial_size() const { return width() * (2 + padded(shape_.value)); }
+  Partial partial_at(float* memory) const {
+    return {memory, memory + width(), memory + 2 * width()};
+  }
+  Index n_splits() const { return position(block_.rows - 1) / kSplit + 1; }
+  Index scratch_size() const {
+    return width() * (shape_.qk + 2 + kKeyTile) +
+           kKeyTile * (padded(shape_.qk) + padded(shape_.value));
+  }
+
+  // The queries transposed, into the scratch that all splits of this thread use.
+  void take_queries(float* scratch) {
+    q_t_ = scratch;
+    last_key_ = q_t_ + width() * shape_.qk;
+    shrink_ = last_key_ + width();
+    s_ = shrink_ + width();
+    keys_ = s_ + width() * kKeyTile;
+    values_ = keys_ + kKeyTile * padded(shape_.qk);
+    for (Index r = 0; r < width(); ++r) {
+      const float* q = r < block_.rows ? query(r) : nullptr;
+      for (Index d = 0; d < shape_.qk; ++d) q_t_[d * width() + r] = q ? q[d] : 0;
+    }
+  }
+
+  void attend(Index split, const Partial& result) {
+    std::fill_n(result.top, width(), -std::numeric_limits<float>::infinity());
+    std::fill_n(result.total, width(), 0.0f);
+    const Index end = std::min(position(block_.rows - 1) + 1, (split + 1) * kSplit);
+    for (Index begin = split * kSplit; begin < end; begin += kKeyTile)
+      add_tile(begin, std::min(kKeyTile, end - begin), begin == split * kSplit, result);
+  }
+
+  void merge(const Partial& later, const Partial& into) const {
+    for (Index r = 0; r < block_.rows; ++r) {
+      const float top = std::max(into.top[r], later.top[r]);
+      const float a = kernels_.exp(into.top[r] - top), b = kernels_.exp(later.top[r] - top);
+      into.top[r] = top;
+      into.total[r] = into.total[r] * a + later.total[r] * b;
+      const Index n = padded(shape_.value);
+      kernels_.blend(a, into.o + r * n, b, later.o + r * n, n);
+    }
+  }
+
+  void write(const Partial& result) const {
+    for (Index r = 0; r < block_.rows; ++r) {
+      const float inverse = 1 / result.total[r];
+      const float* o = result.o + r * padded(shape_.value);
+      float* out = p_.out.data() + token(r) * p_.out.stride(0) + head(r) * shape_.value;
+      for (Index c = 0; c < shape_.value; ++c) out[c] = o[c] * inverse;
+      if (!p_.lse.empty()) p_.lse(token(r), head(r)) = result.top[r] + std::log(result.total[r]);
+    }
+  }
+
+ private:
+  bool shared() const { return shape_.n_kv_heads == 1; }
+  Index token(Index r) const {
+    return shared() ? (block_.first + r) / shape_.n_heads : block_.first + r;
+  }
+  Index head(Index r) const {
+    return shared() ? (block_.first + r) % shape_.n_heads : block_.kv_head;
+  }
+  Index position(Index r) const { return p_.first_position + token(r); }
+  const float* query(Index r) const {
+    return p_.q.data() + token(r) * p_.q.stride(0) + head(r) * shape_.qk;
+  }
+
+  void add_tile(Index begin, Index n_keys, bool is_first, const Partial& result) {
+    const Index value_stride = load_tile(begin, n_keys);
+    const bool masked = begin + n_keys - 1 > position(0);
+    if (masked)
+      for (Index r = 0; r < width(); ++r)
+        last_key_[r] = static_cast<float>(position(std::min(r, block_.rows - 1)) - begin);
+    score(begin, n_keys, masked);
+    kernels_.softmax_step(
+        {s_, width(), n_keys, scale_, masked, last_key_, result.top, result.total, shrink_});
+    const Index n = padded(shape_.value);
+    if (!is_first)
+      for (Index r = 0; r < block_.rows; ++r)
+        if (shrink_[r] != 1) kernels_.blend(shrink_[r], result.o + r * n, 0, result.o + r * n, n);
+    add_values(begin, n_keys, masked, value_stride, is_first, result.o);
+  }
+
+  // Keys [begin, begin + n) and their values as dense FP32; returns the stride of the values.
+  Index load_tile(Index begin, Index n) {
+    const Index key_stride = padded(shape_.qk);
+    const E* k = row_of(p_.k, begin);
+    const E* v = row_of(p_.v, begin);
+    const bool same = shared() && k == v && shape_.value <= shape_.qk;
+    copy_rows(p_.k, begin, n, block_.kv_head * shape_.qk, shape_.qk, keys_);
+    value_rows_ = keys_;
+    if (same) return key_stride;
+    copy_rows(p_.v, begin, n, block_.kv_head * shape_.value, shape_.value, values_);
+    value_rows_ = values_;
+    return padded(shape_.value);
+  }
+
+  void copy_rows(const KeyRows<E>& rows, Index begin, Index n, Index column, Index count,
+                 float* to) {
+    const Index stride = padded(count);
+    for (Index s = 0; s < n; ++s) {
+      copy_row(kernels_, row_of(rows, begin + s) + column, to + s * stride, count);
+      std::fill(to + s * stride + count, to + (s + 1) * stride, 0.0f);
+    }
+  }
+
+  // s = keys q^T; on the diagonal without the columns that see none of the keys.
+  void score(Index begin, Index n_keys, bool masked) {
+    const Index stride = padded(shape_.qk), group = masked ? kTrim : n_keys;
+    Index column = 0;
+    for (Index key = 0; key < n_keys; key += group) {
+      while (column < width() && masked && last_key_[column + kPad - 1] < static_cast<float>(key))
+        column += kPad;
+      if (column == width()) break;
+      kernels_.multiply({keys_ + key * stride, stride, 1, q_t_ + column, width(),
+                         s_ + key * width() + column, width(), std::min(group, n_keys - key),
+                         width() - column, shape_.qk, false});
+    }
+    (void)begin;
+  }
+
+  // o += s^T values; on the diagonal without the keys that none of the rows sees.
+  void add_values(Index begin, Index n_keys, bool masked, Index value_stride, bool is_first,
+                  float* o) {
+    const Index n = padded(shape_.value), group = masked ? kTrim : block_.rows;
+    for (Index r = 0; r < block_.rows; r += group) {
+      const Index rows = std::min(group, block_.rows - r);
+      const Index seen = std::clamp<Index>(position(r + rows - 1) - begin + 1, 0, n_keys);
+      kernels_.multiply(
+          {s_ + r, 1, width(), value_rows_, value_stride, o + r * n, n, rows, n, seen, !is_first});
+    }
+  }
+
+  const AttentionKernels& kernels_;
+  const AttentionShape& shape_;
+  const Problem<E>& p_;
+  const Block& block_;
+  float scale_;
+  float *q_t_ = nullptr, *last_key_ = nullptr, *shrink_ = nullptr, *s_ = nullptr;
+  float *keys_ = nullptr, *values_ = nullptr;
+  const float* value_rows_ = nullptr;
+};
+
+std::vector<Block> blocks_of(const AttentionShape& shape, Index problem, Index T) {
+  const bool shared = shape.n_kv_heads == 1;
+  const Index rows = shared ? T * shape.n_heads : T, most = shared ? 128 : 64;
+  std::vector<Block> blocks;
+  for (Index head = 0; head < shape.n_kv_heads; ++head)
+    for (Index first = 0; first < rows; first += most)
+      blocks.push_back({problem, head, first, std::min(most, rows - first)});
+  return blocks;
+}
+
+template <class E>
+void check(const AttentionShape& s, const Problem<E>& p) {
+  const Index T = p.q.extent(0);
+  if (s.n_kv_heads != 1 && s.n_kv_heads != s.n_heads)
+    throw ShapeError(fmt::format("attention_forward: {} key heads for {} heads; expected 1 or {}",
+                                 s.n_kv_heads, s.n_heads, s.n_heads));
+  check_extents("attention_forward", "q", p.q, {T, s.n_heads * s.qk});
+  check_extents("attention_forward", "out", p.out, {T, s.n_heads * s.value});
+  if (!p.lse.empty()) check_extents("attention_forward", "lse", p.lse, {T, s.n_heads});
+  for (Index rows : {p.k.n_rows, p.v.n_rows})
+    if (p.first_position < 0 || rows < p.first_position + T)
+      throw ShapeError(
+          fmt::format("attention_forward: queries at positions {} to {} but {} key or value rows",
+                      p.first_position, p.first_position + T - 1, rows));
+}
+
+// A block on one thread, or, where there are fewer blocks than would keep the threads busy, a split
+// of a block. Both make the same partial results and merge them in the same order.
+template <class E>
+void run(const AttentionShape& shape, const std::vector<Problem<E>>& problems, float scale) {
+  const AttentionKernels& kernels = attention_kernels();
+  std::vector<Block> blocks;
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    check(shape, problems[i]);
+    for (const Block& b : blocks_of(shape, static_cast<Index>(i), problems[i].q.extent(0)))
+      blocks.push_back(b);
+  }
+  const auto pass_of = [&](const Block& b) {
+    return BlockPass<E>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b, scale);
+  };
+  struct Split {
+    Index block, split;
+    Index offset;  // of its partial result
+  };
+  std::vector<Split> splits;
+  Index size = 0;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const auto pass = pass_of(blocks[b]);
+    for (Index s = 0; s < pass.n_splits(); ++s, size += pass.partial_size())
+      splits.push_back({static_cast<Index>(b), s, size});
+  }
+  const Index n_blocks = static_cast<Index>(blocks.size());
+  const Index n_splits = static_cast<Index>(splits.size());
+  if (n_splits == n_blocks || n_blocks >= 4 * n_threads() || n_threads() == 1) {
+    parallel_for(n_blocks, [&](Index b) {
+      auto pass = pass_of(blocks[static_cast<std::size_t>(b)]);
+      float* memory = attention_scratch(2 * pass.partial_size() + pass.scratch_size());
+      const Partial whole = pass.partial_at(memory);
+      const Partial next = pass.partial_at(memory + pass.partial_size());
+      pass.take_queries(memory + 2 * pass.partial_size());
+      pass.attend(0, whole);
+      for (Index s = 1; s < pass.n_splits(); ++s) {
+        pass.attend(s, next);
+        pass.merge(next, whole);
+      }
+      pass.write(whole);
+    });
+    return;
+  }
+  Tensor partials = Tensor::uninitialized({size});
+  float* memory = partials.v1().data();
+  parallel_for(n_splits, [&](Index i) {
+    const Split& s = splits[static_cast<std::size_t>(i)];
+    auto pass = pass_of(blocks[static_cast<std::size_t>(s.block)]);
+    pass.take_queries(attention_scratch(pass.scratch_size()));
+    pass.attend(s.split, pass.partial_at(memory + s.offset));
+  });
+  std::vector<Index> first_split(static_cast<std::size_t>(n_blocks) + 1, n_splits);
+  for (Index i = n_splits - 1; i >= 0; --i)
+    first_split[static_cast<std::size_t>(splits[static_cast<std::size_t>(i)].block)] = i;
+  parallel_for(n_blocks, [&](Index b) {
+    const auto pass = pass_of(blocks[static_cast<std::size_t>(b)]);
+    const Index first = first_split[static_cast<std::size_t>(b)];
+    const auto partial = [&](Index s) {
+      return pass.partial_at(memory + splits[static_cast<std::size_t>(first + s)].offset);
+    };
+    for (Index s = 1; s < pass.n_splits(); ++s) pass.merge(partial(s), partial(0));
+    pass.write(partial(0));
+  });
+}
+
+}  // namespace
+
+float* attention_scratch(Index n) {
+  thread_local Tensor memory;
+  if (!memory.defined() || memory.size() < n) memory = Tensor::uninitialized({n});
+  return memory.v1().data();
+}
+
+void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
+                       KeyRows<float> v, Index first_position, float scale, View2<float> out,
+                       View2<float> lse) {
+  run<float>(shape, {{q, k, v, first_position, out, lse}}, scale);
+}
+
+void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
+                       KeyRows<BF16> v, Index first_position, float scale, View2<float> out,
+                       View2<float> lse) {
+  run<BF16>(shape, {{q, k, v, first_position, out, lse}}, scale);
+}
+
+void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
+                             View2<const float> k, View2<const float> v, float scale,
+                             View2<float> out, View2<float> lse) {
+  if (n_sequences <= 0 || q.extent(0) % n_sequences != 0)
+    throw ShapeError(fmt::format("attention_forward_batch: {} rows are not {} equal sequences",
+                                 q.extent(0), n_sequences));
+  check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
+  check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
+  const Index S = q.extent(0) / n_sequences;
+  std::vector<Problem<float>> problems;
+  for (Index b = 0; b < n_sequences; ++b)
+    problems.push_back({q.rows(b * S, S), KeyRows<float>::of(k.rows(b * S, S)),
+                        KeyRows<float>::of(v.rows(b * S, S)), 0, out.rows(b * S, S),
+                        lse.empty() ? lse : lse.rows(b * S, S)});
+  run<float>(shape, problems, scale);
+}
+
+}  // namespace minke

@@ -1,0 +1,74 @@
+// The inner loops of attention, with a row per instruction set. For ops/ only.
+#pragma once
+#include "ops/attention.h"
+#include "ops/isa.h"
+
+namespace minke {
+
+// c [rows, columns] = (or +=) a b over k. Element (i, p) of a is a[i * a_row + p * a_k], and one of
+// the two strides is 1; rows of b and c are dense. columns is a multiple of the lanes. Every
+// element is one chain of multiply-adds over k from first to last, whatever the rows and columns
+// beside it.
+struct SmallProduct {
+  const float* a;
+  Index a_row, a_k;
+  const float* b;
+  Index b_stride;
+  float* c;
+  Index c_stride;
+  Index rows, columns, k;
+  bool add;
+};
+
+// One step of the running softmax: s [keys, width], a column per query row. What a column may see
+// are the keys up to last_key[column] (counted within the tile; read when `masked`).
+//   top' = max(top, max s),  s = e^(scale s - top'),  shrink = e^(top - top'),
+//   total = total shrink + sum s
+struct SoftmaxStep {
+  float* s;
+  Index width, keys;
+  float scale;
+  bool masked;
+  const float* last_key;
+  float *top, *total, *shrink;  // [width]
+};
+
+// Of one query row and the keys of a tile, columns as above:
+//   p = e^(scale s - lse),  ds = p (dp - delta) scale;  both 0 beyond last_key. In place.
+struct SoftmaxBackward {
+  float *s, *dp;  // [columns]: s becomes p, dp becomes ds
+  Index columns, last_key;
+  float scale, lse, delta;
+};
+
+struct AttentionKernels {
+  Index lanes;
+  void (*multiply)(const SmallProduct&);
+  void (*softmax_step)(const SoftmaxStep&);
+  void (*softmax_backward)(const SoftmaxBackward&);
+  // y = factor y + factor_x x
+  void (*blend)(float factor, float* y, float factor_x, const float* x, Index n);
+  float (*exp)(float x);  // the exponential that the other kernels use
+  void (*widen)(const BF16* x, float* y, Index n);
+};
+
+namespace scalar {
+extern const AttentionKernels attention_kernels;
+}
+namespace avx2 {
+extern const AttentionKernels attention_kernels;
+}
+namespace avx512 {
+extern const AttentionKernels attention_kernels;
+}
+
+inline const AttentionKernels& attention_kernels() {
+  static constexpr FormTable<AttentionKernels> table{
+      &scalar::attention_kernels, &avx2::attention_kernels, &avx512::attention_kernels};
+  return table.chosen();
+}
+
+// Memory of this thread for one piece of work, of at least n numbers; what it held is lost.
+float* attention_scratch(Index n);
+
+}  // namespace minke

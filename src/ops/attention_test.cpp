@@ -1,0 +1,240 @@
+#include "ops/attention.h"
+
+#include "ops/test_values.h"
+
+namespace minke {
+namespace {
+
+using test::Matrix;
+
+struct Case {
+  AttentionShape shape;
+  Index T, first;
+  Index S() const { return first + T; }
+};
+
+struct Inputs {
+  Matrix<float> q, k, v;
+  explicit Inputs(const Case& c)
+      : q(Matrix<float>::random(c.T, c.shape.n_heads * c.shape.qk, 1, 1, 3)),
+        k(Matrix<float>::random(c.S(), c.shape.n_kv_heads * c.shape.qk, 2, 1, 5)),
+        v(Matrix<float>::random(c.S(), c.shape.n_kv_heads * c.shape.value, 3)) {}
+};
+
+struct Result {
+  Matrix<float> out, lse;
+  explicit Result(const Case& c)
+      : out(c.T, c.shape.n_heads * c.shape.value, 2), lse(c.T, c.shape.n_heads) {}
+};
+
+float scale_of(const Case& c) {
+  return 1 / std::sqrt(static_cast<float>(c.shape.qk));
+}
+
+Result forward(const Case& c, const Inputs& in) {
+  Result r(c);
+  attention_forward(c.shape, in.q.view(), KeyRows<float>::of(in.k.view()),
+                    KeyRows<float>::of(in.v.view()), c.first, scale_of(c), r.out.view(),
+                    r.lse.view());
+  return r;
+}
+
+const Case kCases[] = {
+    {{1, 1, 1, 1}, 1, 0},      {{3, 3, 5, 7}, 2, 0},       {{2, 2, 16, 16}, 17, 0},
+    {{2, 2, 96, 64}, 65, 0},   {{1, 1, 24, 12}, 130, 0},   {{3, 3, 20, 12}, 5, 61},
+    {{5, 1, 40, 32}, 3, 64},   {{16, 1, 72, 64}, 9, 127},  {{130, 1, 20, 16}, 2, 30},
+    {{2, 1, 24, 16}, 1, 1100}, {{2, 2, 18, 10}, 70, 1000}, {{4, 1, 33, 31}, 64, 500},
+};
+
+TEST(Attention, EveryFormAgreesWithTheDefinition) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::Message() << "H " << c.shape.n_heads << " qk " << c.shape.qk << " T "
+                                    << c.T << " first " << c.first);
+    const Inputs in(c);
+    const Matrix<double> q = in.q.as<double>(), k = in.k.as<double>(), v = in.v.as<double>();
+    Matrix<double> out(c.T, c.shape.n_heads * c.shape.value), lse(c.T, c.shape.n_heads);
+    reference::attention_forward<double>(c.shape, q.view(), k.view(), v.view(), c.first,
+                                         static_cast<double>(scale_of(c)), out.view(), lse.view());
+    test::on_every_isa([&] {
+      const Result r = forward(c, in);
+      // Scores of some units carry the rounding of a sum of qk products: 1e-6 relative in e^s.
+      test::expect_near(r.out, out, 4e-6, 0, "out");
+      test::expect_near(r.lse, lse, 4e-6, 1e-6, "lse");
+    });
+  }
+}
+
+TEST(Attention, ARowsBitsDependOnNothingButItsKeys) {
+  const Case c{{4, 1, 40, 32}, 150, 450};
+  const Case separate{{3, 3, 24, 20}, 150, 450};
+  for (const Case& whole : {c, separate}) {
+    const Inputs in(whole);
+    test::on_every_isa([&] {
+      const Result all = forward(whole, in);
+      const auto part = [&](Index begin, Index n) {
+        Result r(Case{whole.shape, n, 0});
+        attention_forward(whole.shape, in.q.view().rows(begin, n),
+                          KeyRows<float>::of(in.k.view().rows(0, whole.first + begin + n)),
+                          KeyRows<float>::of(in.v.view().rows(0, whole.first + begin + n)),
+                          whole.first + begin, scale_of(whole), r.out.view(), r.lse.view());
+        return r;
+      };
+      for (const int threads : {1, 2, 3}) {
+        set_threads(threads);
+        for (const Index chunk : {Index{1}, Index{37}, Index{64}, Index{149}})
+          for (Index begin = 0; begin < whole.T; begin += chunk) {
+            const Index n = std::min(chunk, whole.T - begin);
+            const Result r = part(begin, n);
+            for (Index t = 0; t < n; ++t) {
+              for (Index i = 0; i < r.out.columns; ++i)
+                ASSERT_EQ(r.out(t, i), all.out(begin + t, i))
+                    << begin + t << " in chunks of " << chunk;
+              for (Index h = 0; h < r.lse.columns; ++h)
+                ASSERT_EQ(r.lse(t, h), all.lse(begin + t, h));
+            }
+          }
+      }
+      set_threads(available_cores());
+    });
+  }
+}
+
+TEST(Attention, PagesAndNarrowRowsGiveTheBitsOfOneBlock) {
+  const Case c{{5, 1, 40, 32}, 3, 700};
+  const Index S = c.S(), width = 44, n_pages = (S + kKeyTile - 1) / kKeyTile;
+  const Matrix<float> q = Matrix<float>::random(c.T, 5 * 40, 1);
+  // Latent rows: the value is the beginning of the key. Pages lie in falling order.
+  std::vector<BF16> narrow(static_cast<std::size_t>(n_pages * kKeyTile * width));
+  Matrix<float> wide(S, 40), values(S, 32);
+  const std::vector<float> random = test::random_values(S * 40, 2);
+  std::vector<const BF16*> pages;
+  for (Index p = 0; p < n_pages; ++p)
+    pages.push_back(narrow.data() + (n_pages - 1 - p) * kKeyTile * width);
+  for (Index s = 0; s < S; ++s)
+    for (Index d = 0; d < 40; ++d) {
+      const BF16 x(random[static_cast<std::size_t>(s * 40 + d)]);
+      const_cast<BF16*>(pages[static_cast<std::size_t>(s / kKeyTile)])[s % kKeyTile * width + d] =
+          x;
+      wide(s, d) = x;
+      if (d < 32) values(s, d) = x;
+    }
+  const auto rows = KeyRows<BF16>::of(std::span<const BF16* const>(pages), width, S);
+  test::on_every_isa([&] {
+    Result paged(c), block(c);
+    attention_forward(c.shape, q.view(), rows, rows, c.first, 0.2f, paged.out.view(),
+                      paged.lse.view());
+    attention_forward(c.shape, q.view(), KeyRows<float>::of(wide.view()),
+                      KeyRows<float>::of(values.view()), c.first, 0.2f, block.out.view(),
+                      block.lse.view());
+    test::expect_same_bits(paged.out, block.out);
+    test::expect_same_bits(paged.lse, block.lse);
+  });
+}
+
+TEST(Attention, MissingRowsAndOtherHeadCountsAreRefused) {
+  const Case c{{4, 4, 8, 8}, 3, 2};
+  Inputs in(c);
+  Result r(c);
+  EXPECT_THROW(attention_forward(c.shape, in.q.view(), KeyRows<float>::of(in.k.view().rows(0, 4)),
+                                 KeyRows<float>::of(in.v.view()), 2, 1, r.out.view()),
+               ShapeError);
+  EXPECT_THROW(attention_forward({4, 2, 8, 8}, in.q.view(), KeyRows<float>::of(in.k.view()),
+                                 KeyRows<float>::of(in.v.view()), 2, 1, r.out.view()),
+               ShapeError);
+}
+
+struct Gradients {
+  Matrix<float> dq, dk, dv;
+  Gradients(Index rows, const AttentionShape& s)
+      : dq(rows, s.n_heads * s.qk, 1),
+        dk(rows, s.n_heads * s.qk, 1),
+        dv(rows, s.n_heads * s.value) {}
+};
+
+TEST(Attention, BackwardOfEveryFormAgreesWithTheDefinition) {
+  const Case cases[] = {{{1, 1, 1, 1}, 1, 0},     {{3, 3, 5, 7}, 2, 0},
+                        {{2, 2, 17, 16}, 17, 0},  {{2, 2, 96, 64}, 65, 0},
+                        {{1, 1, 24, 12}, 130, 0}, {{2, 2, 20, 12}, 200, 0}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(testing::Message() << "qk " << c.shape.qk << " T " << c.T);
+    const AttentionShape& s = c.shape;
+    const Inputs in(c);
+    const Matrix<float> dout = Matrix<float>::random(c.T, s.n_heads * s.value, 4);
+    const Matrix<double> q = in.q.as<double>(), k = in.k.as<double>(), v = in.v.as<double>();
+    const Matrix<double> wide_dout = dout.as<double>();
+    Matrix<double> out(c.T, s.n_heads * s.value), lse(c.T, s.n_heads);
+    Matrix<double> dq(c.T, s.n_heads * s.qk), dk = dq, dv = out;
+    const double scale = static_cast<double>(scale_of(c));
+    reference::attention_forward<double>(s, q.view(), k.view(), v.view(), 0, scale, out.view(),
+                                         lse.view());
+    reference::attention_backward<double>(s, q.view(), k.view(), v.view(), out.view(), lse.view(),
+                                          wide_dout.view(), scale, dq.view(), dk.view(), dv.view());
+    test::on_every_isa([&] {
+      const Result r = forward(c, in);
+      Gradients g(c.T, s);
+      attention_backward(s, in.q.view(), in.k.view(), in.v.view(), r.out.view(), r.lse.view(),
+                         dout.view(), scale_of(c), g.dq.view(), g.dk.view(), g.dv.view());
+      // Sums of up to T terms of some units, each right to about 1e-6.
+      test::expect_near(g.dq, dq, 3e-5, 1e-5, "dq");
+      test::expect_near(g.dk, dk, 3e-5, 1e-5, "dk");
+      test::expect_near(g.dv, dv, 3e-5, 1e-5, "dv");
+    });
+  }
+}
+
+TEST(Attention, ABatchOfSequencesGivesTheBitsOfSingleCallsOnAnyThreads) {
+  const AttentionShape s{3, 3, 24, 20};
+  const Index B = 3, S = 70;
+  const Case all{s, B * S, 0};
+  const Inputs in(all);
+  const Matrix<float> dout = Matrix<float>::random(B * S, 3 * 20, 4);
+  Result single(all);
+  Gradients single_g(B * S, s);
+  for (Index b = 0; b < B; ++b) {
+    const auto of = [&](auto&& m) { return m.view().rows(b * S, S); };
+    attention_forward(s, of(in.q), KeyRows<float>::of(of(in.k)), KeyRows<float>::of(of(in.v)), 0,
+                      0.2f, of(single.out), of(single.lse));
+    attention_backward(s, of(in.q), of(in.k), of(in.v), of(single.out), of(single.lse), of(dout),
+                       0.2f, of(single_g.dq), of(single_g.dk), of(single_g.dv));
+  }
+  for (const int threads : {1, 2, 3}) {
+    set_threads(threads);
+    Result r(all);
+    Gradients g(B * S, s);
+    attention_forward_batch(s, B, in.q.view(), in.k.view(), in.v.view(), 0.2f, r.out.view(),
+                            r.lse.view());
+    attention_backward_batch(s, B, in.q.view(), in.k.view(), in.v.view(), r.out.view(),
+                             r.lse.view(), dout.view(), 0.2f, g.dq.view(), g.dk.view(),
+                             g.dv.view());
+    test::expect_same_bits(r.out, single.out, "out");
+    test::expect_same_bits(r.lse, single.lse, "lse");
+    test::expect_same_bits(g.dq, single_g.dq, "dq");
+    test::expect_same_bits(g.dk, single_g.dk, "dk");
+    test::expect_same_bits(g.dv, single_g.dv, "dv");
+  }
+  set_threads(available_cores());
+}
+
+TEST(Attention, GradientsAgreeWithCentralDifferences) {
+  const AttentionShape s{2, 2, 3, 2};
+  const Index T = 5;
+  const double scale = 0.7;
+  auto q = Matrix<double>::random(T, 6, 1), k = Matrix<double>::random(T, 6, 2);
+  auto v = Matrix<double>::random(T, 4, 3);
+  const auto dout = Matrix<double>::random(T, 4, 4);
+  Matrix<double> out(T, 4), lse(T, 2), dq(T, 6), dk(T, 6), dv(T, 4);
+  const auto loss = [&] {
+    reference::attention_forward<double>(s, q.view(), k.view(), v.view(), 0, scale, out.view(),
+                                         lse.view());
+    return test::weighted_sum(out, dout);
+  };
+  loss();
+  reference::attention_backward<double>(s, q.view(), k.view(), v.view(), out.view(), lse.view(),
+                                        dout.view(), scale, dq.view(), dk.view(), dv.view());
+  test::expect_gradient(q.data, dq.data, loss);
+  test::expect_gradient(k.data, dk.data, loss);
+  test::expect_gradient(v.data, dv.data, loss);
+}
+
+}  // namespace
+}  // namespace minke
