@@ -163,8 +163,9 @@ void run_fp8(const Task& t, Write write) {
   float* sums = sum_scratch.get<float>(t.rows * sums_stride);
   for (Index k = 0; k < w.padded_k(); k += kScale) {
     const Index stretch = std::min(kScale, w.padded_k() - k);
-    kernels().code_rows(t.codes + t.row * x.extent(1) + k, x.extent(1), t.rows,
-                        std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
+    kernels().code_rows[static_cast<int>(kernels().bf16_lanes)](
+        t.codes + t.row * x.extent(1) + k, x.extent(1), t.rows, std::min(stretch, w.k() - k),
+        stretch, lanes_of_x, stride);
     const float* row_scales = t.code_scales + k / kScale * x.extent(0) + t.row;
     for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
       const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
@@ -202,7 +203,11 @@ Codes quantized(View2<const float> x) {
 }  // namespace
 
 const Kernels& kernels() {
-  static const FormTable<Kernels> table{&kScalar};
+  static const CpuFeatures& cpu = cpu_features();
+  static const Kernels avx512 = !cpu.avx512       ? kScalar
+                                : cpu.avx512_bf16 ? with_avx512_bf16(with_avx512(kScalar))
+                                                  : with_avx512(kScalar);
+  static const FormTable<Kernels> table{&kScalar, nullptr, &avx512};
   return table.chosen();
 }
 

@@ -72,15 +72,19 @@ struct Kernels {
   void (*widen)(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to);
   // x [k], k <= kScale, to codes; the result is their scale.
   float (*quantize)(const float* x, Index k, std::uint8_t* codes);
-  // codes [rows][stride] of k <= kScale to rows of lanes (bf16_lanes) of their values.
-  void (*code_rows)(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
-                    void* to, Index to_stride);
+  // codes [rows][stride] of k <= kScale to rows of lanes of their values; Rounded or Pairs.
+  void (*code_rows[3])(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
+                       void* to, Index to_stride);
   // y = (or +=) sums [rows, columns] * row_scales [rows] * scale.
   void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales, float scale,
                      Index rows, Index columns, float* y, Index y_stride, bool add);
 };
 
 extern const Kernels kScalar;
+// The row below with what the instruction set does better; to be called where it is available.
+Kernels with_avx2(Kernels below);
+Kernels with_avx512(Kernels below);
+Kernels with_avx512_bf16(Kernels below);
 
 // The row of the chosen instruction set.
 const Kernels& kernels();

@@ -130,7 +130,7 @@ const Kernels kScalar = {
     {lay_out<Lanes::F32, true, ToPanel>, nullptr, lay_out<Lanes::Pairs, true, ToPanel>},
     widen,
     quantize,
-    code_rows,
+    {nullptr, code_rows, nullptr},
     add_scaled,
 };
 

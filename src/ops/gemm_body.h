@@ -1,0 +1,150 @@
+// Register tiles of a block (ops/gemm.h), for each vector form. Included inside a target region and
+// an anonymous namespace that has defined
+//   Vec, kWidth               a vector of kWidth FP32 numbers
+//   load_some, store_some     of the first n numbers at p; the rest reads as zero
+//   broadcast                 one lane of x to all
+//   panels_at_once(rows)      how many panels a tile of that many rows covers
+//   kTileRows                 rows of a full tile
+// and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
+// v[unit][vector of the panel], and multiply(a, v, sum).
+//
+// A tile holds its sums in registers over the whole stretch of K, reads each vector of weights once
+// for all its rows and each lane of x once for all its panels. The first tile of rows meets the
+// panels in memory and prefetches them; the others find them in cache.
+//
+// No `#pragma once`: each form has its own copy.
+
+MINKE_GEMM_INLINE Index least(Index a, Index b) {
+  return a < b ? a : b;
+}
+MINKE_GEMM_INLINE Index within(Index n, Index most) {
+  return n < 0 ? 0 : n < most ? n : most;
+}
+
+constexpr int kVectors = static_cast<int>(kPanel / kWidth);  // of a panel
+constexpr Index kFetchAhead = 2048;
+
+template <class W, int kRows, int kPanels, bool kFetch>
+void multiply_tile(const Block& b, const char* x, const char* w, Index columns, float* y) {
+  const Index x_bytes = b.x_stride * 4;
+  const char* panel[kPanels];
+  Vec sums[kRows][kPanels * kVectors];
+  const auto width = [&](int vector) { return within(columns - vector * kWidth, kWidth); };
+#pragma GCC unroll 8
+  for (int p = 0; p < kPanels; ++p)  // panels beyond the last one: the last one, not stored
+    panel[p] = w + (p * kPanel < columns ? p : (columns - 1) / kPanel) * b.panel_bytes;
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kPanels * kVectors; ++v)
+      sums[r][v] = load_some(y + r * b.y_stride + v * kWidth, b.add ? width(v) : 0);
+
+  W weights;
+  for (Index first = 0; first < b.k; first += kScale) {
+    const Index stretch = W::kScaled ? least(kScale, b.k - first) : b.k;
+    if (W::kScaled) weights.begin(b.scales[first / kScale]);
+    const Index steps = stretch * W::kLanesPerK2 / 2 / W::kUnits;
+    for (Index s = 0; s < steps; ++s) {
+      if (kFetch)
+#pragma GCC unroll 8
+        for (int p = 0; p < kPanels; ++p) __builtin_prefetch(panel[p] + kFetchAhead);
+      if constexpr (W::kScaled) {  // widening takes registers: one panel after the other
+#pragma GCC unroll 8
+        for (int p = 0; p < kPanels; ++p) {
+          Vec v[W::kUnits][kVectors];
+          weights.load(panel[p], v);
+#pragma GCC unroll 2
+          for (int u = 0; u < W::kUnits; ++u)
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+              for (int i = 0; i < kVectors; ++i)
+                sums[r][p * kVectors + i] = W::multiply(broadcast(x + r * x_bytes + u * 4), v[u][i],
+                                                        sums[r][p * kVectors + i]);
+        }
+      } else {
+        Vec v[kPanels][W::kUnits][kVectors];
+#pragma GCC unroll 8
+        for (int p = 0; p < kPanels; ++p) weights.load(panel[p], v[p]);
+#pragma GCC unroll 2
+        for (int u = 0; u < W::kUnits; ++u)
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) {
+            const Vec a = broadcast(x + r * x_bytes + u * 4);
+#pragma GCC unroll 8
+            for (int p = 0; p < kPanels; ++p)
+#pragma GCC unroll 2
+              for (int i = 0; i < kVectors; ++i)
+                sums[r][p * kVectors + i] = W::multiply(a, v[p][u][i], sums[r][p * kVectors + i]);
+          }
+      }
+      x += W::kUnits * 4;
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) panel[p] += W::kBytes;
+    }
+    if (!W::kScaled) break;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kPanels * kVectors; ++v)
+      store_some(y + r * b.y_stride + v * kWidth, sums[r][v], width(v));
+}
+
+// kRows rows of all panels of the block.
+template <class W, int kRows, bool kFetch>
+void multiply_rows(const Block& b, Index row) {
+  constexpr int kPanels = panels_at_once(kRows);
+  for (Index c = 0; c < b.columns; c += kPanels * kPanel)
+    multiply_tile<W, kRows, kPanels, kFetch>(
+        b, static_cast<const char*>(b.x) + row * b.x_stride * 4,
+        static_cast<const char*>(b.w) + c / kPanel * b.panel_bytes,
+        least(kPanels * kPanel, b.columns - c), b.y + row * b.y_stride + c);
+}
+
+template <class W, int kRows, bool kFetch>
+void multiply_last_rows(const Block& b, Index row, Index left) {
+  if (left == kRows) return multiply_rows<W, kRows, kFetch>(b, row);
+  if constexpr (kRows > 1) multiply_last_rows<W, kRows - 1, kFetch>(b, row, left);
+}
+
+template <class W>
+void multiply_block(const Block& b) {
+  if (b.rows < kTileRows) return multiply_last_rows<W, kTileRows - 1, true>(b, 0, b.rows);
+  multiply_rows<W, kTileRows, true>(b, 0);
+  Index row = kTileRows;
+  for (; row + kTileRows <= b.rows; row += kTileRows) multiply_rows<W, kTileRows, false>(b, row);
+  multiply_last_rows<W, kTileRows - 1, false>(b, row, b.rows - row);
+}
+
+// Weights and lanes of x in FP32.
+struct F32Weights {
+  static constexpr bool kScaled = false;
+  static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 2;
+  void begin(float) {}
+  void load(const char* p, Vec (&v)[1][kVectors]) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < kVectors; ++i) v[0][i] = load_all(p + i * kWidth * 4);
+  }
+  static Vec multiply(Vec a, Vec v, Vec sum) {
+    return fma(a, v, sum);
+  }
+};
+
+// Weights in BF16, lanes of x BF16 numbers held as FP32: a pair of k is two multiply-adds.
+struct WidenedWeights {
+  static constexpr bool kScaled = false;
+  static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 2;
+  void begin(float) {}
+  void load(const char* p, Vec (&v)[2][kVectors]) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec pairs = load_all(p + i * kWidth * 4);
+      v[0][i] = earlier_of_pairs(pairs);
+      v[1][i] = later_of_pairs(pairs);
+    }
+  }
+  static Vec multiply(Vec a, Vec v, Vec sum) {
+    return fma(a, v, sum);
+  }
+};
