@@ -52,18 +52,36 @@ function(minke_program name)
   install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
+# Discovers the tests of a program whose full names match `filter`, as gtest patterns, with one label.
+function(_minke_discover program label filter)
+  gtest_discover_tests(${program} TEST_FILTER "${filter}" DISCOVERY_TIMEOUT 120
+                       PROPERTIES LABELS ${label} TIMEOUT 900)
+endfunction()
+
+# Each test has one label, by words in its name: `threads`, else `golden`, else `format`, else `unit`.
+# The target threads_tests builds the programs that hold tests of threads.
 function(minke_layer_tests)
   find_package(GTest REQUIRED)
   include(GoogleTest)
+  add_custom_target(threads_tests)
   foreach(layer ${MINKE_LAYERS})
     file(GLOB tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/src/${layer}/*_test.cpp)
     if(tests)
-      add_executable(${layer}_tests ${tests})
-      target_link_libraries(${layer}_tests PRIVATE minke_${layer} GTest::gtest GTest::gtest_main)
-      target_compile_definitions(${layer}_tests PRIVATE
+      set(program ${layer}_tests)
+      add_executable(${program} ${tests})
+      target_link_libraries(${program} PRIVATE minke_${layer} GTest::gtest GTest::gtest_main)
+      target_compile_definitions(${program} PRIVATE
                                  MINKE_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden")
-      gtest_discover_tests(${layer}_tests DISCOVERY_TIMEOUT 120
-                           PROPERTIES LABELS unit TIMEOUT 600)
+      _minke_discover(${program} threads "*Threads*")
+      _minke_discover(${program} golden "*Golden*:-*Threads*")
+      _minke_discover(${program} format "*Format*:-*Threads*:*Golden*")
+      _minke_discover(${program} unit "*:-*Threads*:*Golden*:*Format*")
+      foreach(test ${tests})
+        file(STRINGS ${test} with_threads REGEX "^TEST(_F|_P)?\\(.*Threads")
+        if(with_threads)
+          add_dependencies(threads_tests ${program})
+        endif()
+      endforeach()
     endif()
   endforeach()
 endfunction()

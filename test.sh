@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what is needed, builds, and runs every test:
+#   release   all tests
+#   dev       address and undefined-behaviour sanitizers: unit, golden, format and thread tests
+#   tsan      thread sanitizer: the tests of what has threads
+#
+#   ./test.sh [--release-only]
+set -uo pipefail
+cd "$(dirname "$0")"
+
+presets=(release dev tsan)
+case "${1:-}" in
+  "") ;;
+  --release-only) presets=(release) ;;
+  *)
+    echo "usage: ./test.sh [--release-only]" >&2
+    exit 2
+    ;;
+esac
+
+./tools/install_dependencies.sh || exit 1
+jobs=$(./tools/build_jobs.sh)
+# The sanitizers' defaults, made strict.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
+
+passed=0 failed=0 skipped=0
+attribute() { sed -n "s/.*<testsuite .*\b$1=\"\([0-9]*\)\".*/\1/p" <<<"$2"; }
+
+run_preset() {
+  local preset=$1 report="$PWD/build/$1/tests.xml" suite all bad out
+  echo "== $preset: build"
+  cmake --preset "$preset" >/dev/null || return 1
+  cmake --build --preset "$preset" --parallel "$jobs" || return 1
+  echo "== $preset: test"
+  rm -f "$report"
+  ctest --preset "$preset" --parallel "$jobs" --output-junit "$report" --no-tests=error
+  suite=$(tr '\n\t' '  ' <"$report" | grep -o '<testsuite [^>]*>') || return 1
+  all=$(attribute tests "$suite")
+  bad=$(attribute failures "$suite")
+  out=$(($(attribute skipped "$suite") + $(attribute disabled "$suite")))
+  failed=$((failed + bad))
+  skipped=$((skipped + out))
+  passed=$((passed + all - bad - out))
+}
+
+status=0
+for preset in "${presets[@]}"; do
+  if ! run_preset "$preset"; then
+    echo "== $preset: did not build or run" >&2
+    status=1
+  fi
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] && exit "$status"
+exit 1
