@@ -232,16 +232,23 @@ FileWriter::~FileWriter() {
 }
 
 void FileWriter::write(std::span<const std::byte> bytes) {
-  constexpr std::size_t kPiece = std::size_t{1} << 20;       // hashed while it is in cache
+  constexpr std::size_t kPiece = std::size_t{1} << 20;       // written while it is in cache
   constexpr std::uint64_t kFlush = std::uint64_t{64} << 20;  // the disk starts before fsync
   while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), kPiece));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0)
-      throw_io_error(fmt::format("cannot write {} after {} bytes", path_.string(), bytes_), errno);
-    hash_.add(bytes.first(static_cast<std::size_t>(n)));
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-    bytes_ += static_cast<std::uint64_t>(n);
+    std::span<const std::byte> piece = bytes.first(std::min(bytes.size(), kPiece));
+    bytes = bytes.subspan(piece.size());
+    // Hashed first: pages of a mapped file that went missing then become zeros here (and its
+    // check_intact() tells) instead of a "bad address" in write().
+    hash_.add(piece);
+    while (!piece.empty()) {
+      const ssize_t n = ::write(fd_, piece.data(), piece.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0)
+        throw_io_error(fmt::format("cannot write {} after {} bytes", path_.string(), bytes_),
+                       errno);
+      piece = piece.subspan(static_cast<std::size_t>(n));
+      bytes_ += static_cast<std::uint64_t>(n);
+    }
     if (bytes_ - flushed_ >= kFlush) {
       sync_file_range(fd_, static_cast<off_t>(flushed_), static_cast<off_t>(bytes_ - flushed_),
                       SYNC_FILE_RANGE_WRITE);

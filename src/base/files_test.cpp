@@ -108,6 +108,16 @@ TEST_F(Files, TruncationWhileMappedIsAnErrorNotASignal) {
   EXPECT_EQ(other.bytes()[size - 1], std::byte{'y'});
 }
 
+TEST_F(Files, CopyingATruncatedFileBlamesTheSource) {
+  put(dir / "from", std::string(100000, 'x'));
+  const MappedFile from = MappedFile::open(dir / "from");
+  fs::resize_file(dir / "from", 5000);
+  FileWriter to(dir / "to");
+  to.write(from.bytes());
+  EXPECT_NE(message_of([&] { from.check_intact(); }).find("from: the file became shorter"),
+            std::string::npos);
+}
+
 TEST_F(Files, AForeignSigbusStillKills) {
   EXPECT_EXIT(
       {

@@ -22,6 +22,16 @@ constexpr std::array<std::string_view, 9> kFp8Linears = {
     "q_proj", "q_a_proj",  "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
     "o_proj", "gate_proj", "up_proj",  "down_proj"};
 
+std::string with_unit(std::uint64_t bytes) {
+  double value = static_cast<double>(bytes);
+  const char* unit = "bytes";
+  for (const char* next : {"KB", "MB", "GB", "TB"}) {
+    if (value < 1000) break;
+    value /= 1000, unit = next;
+  }
+  return fmt::format("{:.4g} {}", value, unit);
+}
+
 bool is_real(DType t) {
   return t == DType::F64 || t == DType::F32 || t == DType::F16 || t == DType::BF16;
 }
@@ -260,9 +270,9 @@ class Conversion {
       at = at.parent_path();
     const fs::space_info space = fs::space(at, error);
     if (!error && space.available < needed)
-      throw IoError(fmt::format("{} needs {:.1f} GB, but only {:.1f} GB are free on its disk",
-                                options_.out.string(), static_cast<double>(needed) / 1e9,
-                                static_cast<double>(space.available) / 1e9));
+      throw IoError(fmt::format("{} needs {}, but only {} are free on its disk",
+                                options_.out.string(), with_unit(needed),
+                                with_unit(space.available)));
   }
 
   // Tokenizer, templates, generation settings, licence, model card, remote code.
@@ -270,11 +280,12 @@ class Conversion {
     for (const auto& entry : fs::directory_iterator(options_.model)) {
       const std::string name = entry.path().filename().string();
       const std::string type = entry.path().extension().string();
-      if (!entry.is_regular_file() || name == "config.json" || name == "manifest.json" ||
-          name == "model.safetensors.index.json")
-        continue;
-      const bool wanted = type == ".json" || type == ".jinja" || type == ".txt" || type == ".md" ||
-                          type == ".py" || type == ".model" || name.starts_with("LICENSE");
+      const bool wanted = name.starts_with("tokenizer") || name.starts_with("LICENSE") ||
+                          name.starts_with("chat_template") || name == "special_tokens_map.json" ||
+                          name == "added_tokens.json" || name == "generation_config.json" ||
+                          name == "vocab.json" || type == ".jinja" || type == ".txt" ||
+                          type == ".md" || type == ".py" || type == ".model";
+      if (!entry.is_regular_file()) continue;
       if (!wanted) continue;
       const MappedFile from =
           MappedFile::open(file_in_directory(options_.model, name, store_options()));

@@ -1,8 +1,7 @@
 #include "io/convert.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/resource.h>
 
 #include <cmath>
 #include <cstring>
@@ -160,7 +159,8 @@ struct ConvertFiles : Convert {
         R"({"zebra": [1, {"b": 1e-06, "a": "é"}], "dtype": "float32", "model_type": "x"})");
     put(in / "tokenizer.json", "tok");
     put(in / "LICENSE-MODEL", "lic");
-    put(in / "optimizer.bin", "no");
+    put(in / "generation_config.json", "{}");
+    put(in / "train_state.json", "no");
     write();
   }
   void write() {
@@ -180,7 +180,8 @@ TEST_F(ConvertFiles, OtherFilesComeAlongAndUnknownKeysKeepTheirOrder) {
   EXPECT_EQ(error({.to = ConvertTo::Fp8}), "no error");
   EXPECT_EQ(read_file(dir / "out" / "tokenizer.json"), "tok");
   EXPECT_EQ(read_file(dir / "out" / "LICENSE-MODEL"), "lic");
-  EXPECT_FALSE(fs::exists(dir / "out" / "optimizer.bin"));
+  EXPECT_TRUE(fs::exists(dir / "out" / "generation_config.json"));
+  EXPECT_FALSE(fs::exists(dir / "out" / "train_state.json"));
   const auto c = nlohmann::ordered_json::parse(read_file(dir / "out" / "config.json"));
   std::vector<std::string> keys;
   for (const auto& [key, value] : c.items()) keys.push_back(key);
@@ -217,6 +218,23 @@ TEST_F(ConvertFiles, AFailureLeavesNothing) {
                                });
                }),
                "stop");
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 1);
+}
+
+TEST_F(Convert, ADiskThatFillsUpLeavesThePreviousResult) {
+  ConvertOptions o{.model = kGolden / "tiny-bf16", .out = dir / "out", .max_shard_bytes = 100000};
+  convert(o);
+  o.max_shard_bytes = 5'000'000'000;
+  o.overwrite = true;
+  struct rlimit before, small;
+  getrlimit(RLIMIT_FSIZE, &before);
+  small = before;
+  small.rlim_cur = 150000;
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string e = error_of([&] { convert(o); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_HOLDS(e, "model.safetensors after 150000 bytes: File too large");
+  EXPECT_EQ(checkpoint_defect(dir / "out"), "");
   EXPECT_EQ(std::distance(fs::directory_iterator(dir), {}), 1);
 }
 
