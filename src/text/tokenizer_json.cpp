@@ -232,6 +232,8 @@ auto named(const fs::path& path, Read read) {
     return read();
   } catch (const FormatError& e) {
     throw FormatError(path.string() + ": " + e.what());
+  } catch (const Json::exception& e) {
+    throw FormatError(path.string() + ": " + e.what());
   }
 }
 

@@ -140,11 +140,17 @@ double seconds_to_encode(const std::string& text) {
   return best;
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr std::size_t kTimedBytes = 1 << 17;  // sanitizers make everything ten times as slow
+#else
+constexpr std::size_t kTimedBytes = 1 << 20;
+#endif
+
 // One long piece, or very many short ones, must cost time in proportion to their bytes.
 TEST(TokenizerGolden, TimeIsLinearWhateverTheText) {
   std::mt19937 random(3);
   std::string letters, marks;
-  for (int i = 0; i < 1 << 20; ++i) {
+  for (int i = 0; i < static_cast<int>(kTimedBytes); ++i) {
     letters += static_cast<char>('a' + random() % 26);
     marks += "!?.,;:-+*/"[random() % 10];
   }
@@ -153,7 +159,7 @@ TEST(TokenizerGolden, TimeIsLinearWhateverTheText) {
     while (out.size() < bytes) out += part;
     return out;
   };
-  const std::size_t large = 1 << 20;
+  const std::size_t large = kTimedBytes;
   const std::vector<std::string> texts = {repeat("a", large),
                                           repeat(" ", large),
                                           repeat("\n", large),
@@ -176,7 +182,7 @@ TEST(TokenizerGolden, TimeIsLinearWhateverTheText) {
     const double small = seconds_to_encode(quarter);
     const double whole = seconds_to_encode(text);
     EXPECT_LT(whole, 2.0) << text.substr(0, 12);
-    EXPECT_LT(whole, 12 * small + 0.05) << text.substr(0, 12);
+    EXPECT_LT(whole, 12 * small + 0.2) << text.substr(0, 12);
   }
 }
 
@@ -332,6 +338,30 @@ TEST(Tokenizer, RefusesBrokenFilesByField) {
   expect_refused(good, "bos_token: expected", R"({"bos_token": 3})");
   expect_refused(good, "add_bos_token", R"({"add_bos_token": 1})");
   expect_refused(good, "is not JSON", R"({"bos_tok)");
+}
+
+// Damaged files are refused or, where the damage makes another tokenizer, loaded; nothing else.
+TEST(Tokenizer, SurvivesDamage) {
+  std::mt19937 random(6);
+  const std::string good = small_tokenizer().dump();
+  const std::string_view parts = "{}[],:\"0-1etfn\\";
+  for (int round = 0; round < 1000; ++round) {
+    std::string text = good;
+    for (int n = random() % 3; n >= 0; --n) {
+      // Most of the file is vocabulary; half of the damage goes to the rest.
+      const std::size_t at = random() % 2 ? random() % text.size() : random() % 400;
+      if (random() % 2)
+        text[at] = parts[random() % parts.size()];
+      else
+        text.erase(at, 1 + random() % 4);
+    }
+    try {
+      const Tokenizer t = load_json(text);
+      EXPECT_EQ(t.decode(t.encode("abc é 12")).empty(), false);
+    } catch (const FormatError& e) {
+      EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
+    }
+  }
 }
 
 TEST(Tokenizer, LoadNamesTheMissingFile) {
