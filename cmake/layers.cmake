@@ -70,6 +70,7 @@ function(minke_layer_tests)
       set(program ${layer}_tests)
       add_executable(${program} ${tests})
       target_link_libraries(${program} PRIVATE minke_${layer} GTest::gtest GTest::gtest_main)
+      target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/tests)
       target_compile_definitions(${program} PRIVATE
                                  MINKE_GOLDEN_DIR="${CMAKE_CURRENT_SOURCE_DIR}/tests/golden")
       _minke_discover(${program} threads "*Threads*")

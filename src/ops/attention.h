@@ -4,8 +4,8 @@
 // Keys and values may be shared by several query heads (n_kv_heads < n_heads): latent attention in
 // its absorbed form is the case n_kv_heads = 1, where one cache row is both key and value.
 //
-// Numeric contract: sums in FP32; key tiles begin at fixed positions (multiples of kKeyTile), so the
-// bits of row t depend on q[t], its position and the keys it sees, not on the other rows of the
+// Numeric contract: sums in FP32; key tiles begin at fixed positions (multiples of kKeyTile), so
+// the bits of row t depend on q[t], its position and the keys it sees, not on the other rows of the
 // call, the chunking of a prompt, or the number of threads.
 #pragma once
 #include <span>
@@ -23,14 +23,14 @@ struct AttentionShape {
   Index value;       // width of a value head
 };
 
-// Key or value rows: one strided block, or pages of kKeyTile rows that lie anywhere. A value row may
-// be the beginning of a key row.
+// Key or value rows: one strided block, or pages of kKeyTile rows that lie anywhere. A value row
+// may be the beginning of a key row.
 template <class T>
 struct KeyRows {
-  View2<const T> block;               // [S, n_kv_heads * width], when pages is empty
-  std::span<const T* const> pages;    // page p holds rows [64 p, 64 p + 64)
-  Index page_stride = 0;              // elements between two rows of a page
-  Index n_rows = 0;                   // S
+  View2<const T> block;             // [S, n_kv_heads * width], when pages is empty
+  std::span<const T* const> pages;  // page p holds rows [64 p, 64 p + 64)
+  Index page_stride = 0;            // elements between two rows of a page
+  Index n_rows = 0;                 // S
   static KeyRows of(View2<const T> rows) { return {rows, {}, 0, rows.extent(0)}; }
   static KeyRows of(std::span<const T* const> pages, Index stride, Index n_rows) {
     return {{}, pages, stride, n_rows};
@@ -47,7 +47,8 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRow
                        KeyRows<BF16> v, Index first_position, float scale, View2<float> out,
                        View2<float> lse = {});
 
-// Of one whole sequence (first_position 0, T = S, n_kv_heads = n_heads). dq, dk, dv are overwritten.
+// Of one whole sequence (first_position 0, T = S, n_kv_heads = n_heads). dq, dk, dv are
+// overwritten.
 //   delta[t] = sum dout[t] * out[t];  dp = dout v^T;  ds = p (dp - delta);
 //   dq = scale ds k;  dk = scale ds^T q;  dv = p^T dout
 void attention_backward(const AttentionShape& shape, View2<const float> q, View2<const float> k,
@@ -55,8 +56,8 @@ void attention_backward(const AttentionShape& shape, View2<const float> q, View2
                         View2<const float> dout, float scale, View2<float> dq, View2<float> dk,
                         View2<float> dv);
 
-// The same two for n_sequences whole sequences of equal length, one after another in the rows, every
-// one from position 0 (training): parallel over sequences, heads and tiles.
+// The same two for n_sequences whole sequences of equal length, one after another in the rows,
+// every one from position 0 (training): parallel over sequences, heads and tiles.
 void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
                              View2<const float> k, View2<const float> v, float scale,
                              View2<float> out, View2<float> lse);

@@ -51,7 +51,7 @@ MINKE_INLINE void multiply_all(const SmallProduct& p) {
     multiply_rows<kRows, kColumns, RowsDense>(p, 0, column);
   if constexpr (kColumns > 1)
     for (; column < p.columns; column += kLanes)
-      multiply_rows<2 * kRows, 1, RowsDense>(p, 0, column);
+      multiply_rows<kRows, 1, RowsDense>(p, 0, column);
 }
 
 void multiply(const SmallProduct& p) {

@@ -64,7 +64,7 @@ TEST(Attention, EveryFormAgreesWithTheDefinition) {
   }
 }
 
-TEST(Attention, ARowsBitsDependOnNothingButItsKeys) {
+TEST(Attention, ARowsBitsDependOnItsKeysAloneOnAnyThreads) {
   const Case c{{4, 1, 40, 32}, 150, 450};
   const Case separate{{3, 3, 24, 20}, 150, 450};
   for (const Case& whole : {c, separate}) {
