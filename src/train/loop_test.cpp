@@ -1,0 +1,335 @@
+#include "train/loop.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "io/tensor_store.h"
+#include "train/metrics.h"
+#include "train/train_state.h"
+
+namespace minke {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// A byte-level tokenizer without merges: 256 bytes and the end of a sentence.
+void write_tokenizer(const fs::path& dir) {
+  fs::create_directories(dir);
+  Json vocab = Json::object();
+  int next = 256;
+  for (int byte = 0; byte < 256; ++byte) {
+    // The stand-ins of byte-level BPE: printable bytes stand for themselves.
+    const bool printable =
+        (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    const int code = printable ? byte : next++;
+    std::string text;
+    if (code < 0x80) {
+      text = static_cast<char>(code);
+    } else {
+      text = static_cast<char>(0xC0 | (code >> 6));
+      text += static_cast<char>(0x80 | (code & 0x3F));
+    }
+    vocab[text] = byte;
+  }
+  vocab["<eos>"] = 256;
+  const Json tokenizer = {{"version", "1.0"},
+                          {"added_tokens",
+                           {{{"id", 256},
+                             {"content", "<eos>"},
+                             {"single_word", false},
+                             {"lstrip", false},
+                             {"rstrip", false},
+                             {"normalized", false},
+                             {"special", true}}}},
+                          {"normalizer", nullptr},
+                          {"pre_tokenizer",
+                           {{"type", "ByteLevel"},
+                            {"add_prefix_space", false},
+                            {"trim_offsets", true},
+                            {"use_regex", true}}},
+                          {"post_processor", nullptr},
+                          {"decoder",
+                           {{"type", "ByteLevel"},
+                            {"add_prefix_space", true},
+                            {"trim_offsets", true},
+                            {"use_regex", true}}},
+                          {"model",
+                           {{"type", "BPE"},
+                            {"dropout", nullptr},
+                            {"unk_token", nullptr},
+                            {"continuing_subword_prefix", nullptr},
+                            {"end_of_word_suffix", nullptr},
+                            {"fuse_unk", false},
+                            {"vocab", vocab},
+                            {"merges", Json::array()}}}};
+  std::ofstream(dir / "tokenizer.json") << tokenizer;
+  std::ofstream(dir / "tokenizer_config.json") << Json{{"eos_token", "<eos>"}};
+}
+
+class TrainingRun : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "minke-run-XXXXXX").string();
+    dir_ = mkdtemp(pattern.data());
+    set_log_level(LogLevel::Silent);
+    write_tokenizer(dir_ / "tokenizer");
+    std::ofstream text(dir_ / "text.jsonl");
+    for (int i = 0; i < 40; ++i) {
+      std::string words;
+      for (int k = 0; k < 30; ++k) words += "word" + std::to_string((i * 7 + k * k) % 23) + " ";
+      text << Json{{"text", words}, {"source", i % 2 ? "odd" : "even"}} << "\n";
+    }
+  }
+  void TearDown() override {
+    set_threads(available_cores());
+    set_log_level(LogLevel::Info);
+    fs::remove_all(dir_);
+  }
+
+  Recipe recipe(const std::string& out, const std::vector<std::string>& changes = {}) {
+    const Json json = {{"steps", 6},
+                       {"eval_every", 2},
+                       {"model",
+                        {{"hidden_size", 24},
+                         {"intermediate_size", 32},
+                         {"moe_intermediate_size", 8},
+                         {"num_hidden_layers", 2},
+                         {"num_attention_heads", 2},
+                         {"q_lora_rank", 12},
+                         {"kv_lora_rank", 8},
+                         {"qk_nope_head_dim", 8},
+                         {"qk_rope_head_dim", 4},
+                         {"v_head_dim", 8},
+                         {"n_routed_experts", 6},
+                         {"num_experts_per_tok", 2}}},
+                       {"data",
+                        {{"paths", {(dir_ / "text.jsonl").string()}},
+                         {"tokenizer", (dir_ / "tokenizer").string()},
+                         {"sequence_length", 16},
+                         {"batch_size", 4},
+                         {"micro_batch", 2},
+                         {"held_out_fraction", 0.1},
+                         {"held_out_rows", 4}}},
+                       {"optimizer", {{"warmup_steps", 2}}}};
+    std::ofstream(dir_ / "recipe.json") << json;
+    std::vector<std::string> settings{"out=" + (dir_ / out).string()};
+    settings.insert(settings.end(), changes.begin(), changes.end());
+    return Recipe::load(dir_ / "recipe.json", settings);
+  }
+
+  static void run(const Recipe& recipe, RunOptions options = {}) {
+    run_training(recipe, options, [] { return false; });
+  }
+
+  // Every tensor file of a checkpoint, and metrics without times.
+  std::string state(const std::string& out, int step) const {
+    const fs::path run = dir_ / (out + ".run");
+    const fs::path checkpoint = run / "checkpoints" / ("step-" + std::to_string(step));
+    return read_file(checkpoint / "model.safetensors") +
+           read_file(checkpoint / "optimizer.safetensors") + metrics(out);
+  }
+  std::string metrics(const std::string& out) const {
+    std::ifstream lines(dir_ / (out + ".run") / "metrics.jsonl");
+    std::string text;
+    for (std::string line; std::getline(lines, line);) {
+      Json json = Json::parse(line);
+      if (json.contains("start")) continue;
+      json.erase("tokens_per_s");
+      text += json.dump() + "\n";
+    }
+    return text;
+  }
+
+  fs::path dir_;
+};
+
+TEST_F(TrainingRun, ResumesBitForBitOnAnyNumberOfThreads) {
+  for (const char* compute : {"fp32", "bf16"}) {
+    const std::string set = std::string("compute=") + compute, whole = set + "-whole",
+                      parts = set + "-parts";
+    set_threads(1);
+    run(recipe(whole, {set}));
+    set_threads(3);
+    run(recipe(parts, {set}), {.stop_after = 3});
+    EXPECT_FALSE(fs::exists(dir_ / parts));
+    run(recipe(parts, {set}), {.resume = Resume::Must, .stop_after = {}});
+    EXPECT_EQ(state(parts, 6), state(whole, 6)) << compute;
+    EXPECT_EQ(read_file(dir_ / parts / "model.safetensors"),
+              read_file(dir_ / whole / "model.safetensors"));
+  }
+}
+
+TEST_F(TrainingRun, CanBeStoppedBetweenAnyTwoMicroBatches) {
+  run(recipe("whole"));
+  for (int polls : {0, 1, 6, 11}) {  // of 6 steps of two micro-batches
+    const std::string out = "stopped" + std::to_string(polls);
+    int left = polls;
+    try {
+      run_training(recipe(out), {}, [&] { return left-- == 0; });
+      ADD_FAILURE() << "not stopped";
+    } catch (const Interrupted& e) {
+      EXPECT_NE(std::string(e.what()).find("stopped after step " + std::to_string(polls / 2)),
+                std::string::npos)
+          << e.what();
+    }
+    run(recipe(out));
+    ASSERT_EQ(state(out, 6), state("whole", 6)) << polls;
+  }
+}
+
+// What a killed process leaves: a half-written checkpoint beside whole ones, metrics of steps after
+// the checkpoint, half a line.
+TEST_F(TrainingRun, GoesOnFromTheNewestWholeCheckpoint) {
+  run(recipe("whole"));
+  run(recipe("killed", {"checkpoint.every=2"}), {.stop_after = 5});
+  const fs::path run_dir = dir_ / "killed.run";
+  fs::remove(run_dir / "checkpoints" / "step-5" / "optimizer.safetensors");
+  fs::create_directories(run_dir / "checkpoints" / "step-6.partial-1-0");
+  std::ofstream(run_dir / "checkpoints" / "step-6.partial-1-0" / "model.safetensors") << "half";
+  fs::create_directories(run_dir / "checkpoints" / "removing-1");
+  std::ofstream(run_dir / "metrics.jsonl", std::ios::app) << "{\"step\": 6, \"lo";
+  run(recipe("killed"));
+  EXPECT_EQ(state("killed", 6), state("whole", 6));
+  EXPECT_FALSE(fs::exists(run_dir / "checkpoints" / "removing-1"));
+  EXPECT_FALSE(fs::exists(run_dir / "checkpoints" / "step-6.partial-1-0"));
+}
+
+TEST_F(TrainingRun, KeepsTheNewestCheckpoints) {
+  run(recipe("kept", {"checkpoint.every=1", "checkpoint.keep=3"}));
+  EXPECT_EQ(CheckpointDirectory(dir_ / "kept.run" / "checkpoints").steps(),
+            (std::vector<std::int64_t>{4, 5, 6}));
+}
+
+TEST_F(TrainingRun, MicroBatchesAddUpToTheBatch) {
+  run(recipe("two", {"compute=fp32", "steps=1"}));
+  run(recipe("one", {"compute=fp32", "steps=1", "data.micro_batch=0"}));
+  const auto first = [&](const char* out) {
+    const std::string lines = metrics(out);
+    return Json::parse(lines.substr(0, lines.find('\n')));
+  };
+  const Json two = first("two"), one = first("one");
+  for (const char* key : {"total", "main", "mtp", "balance"})
+    EXPECT_NEAR(two["loss"][key].get<double>(), one["loss"][key].get<double>(),
+                2e-6 * one["loss"][key].get<double>())
+        << key;
+  EXPECT_NEAR(two["grad_norm"].get<double>(), one["grad_norm"].get<double>(),
+              2e-6 * one["grad_norm"].get<double>());
+}
+
+TEST_F(TrainingRun, LearnsAndExportsAModel) {
+  run(recipe("model", {"steps=60", "optimizer.lr=0.01"}));
+  std::istringstream lines(metrics("model"));
+  std::string line, last;
+  std::getline(lines, line);
+  for (std::string l; std::getline(lines, l);) last = l;
+  const double before = Json::parse(line)["loss"]["main"], after = Json::parse(last)["held_out"];
+  EXPECT_NEAR(before, std::log(257.0), 0.5);
+  EXPECT_LT(after, before - 1.5);
+  for (const char* file : {"config.json", "model.safetensors", "tokenizer.json",
+                           "tokenizer_config.json", "generation_config.json", "manifest.json"})
+    EXPECT_TRUE(fs::exists(dir_ / "model" / file)) << file;
+  EXPECT_EQ(SafetensorsFile::open(dir_ / "model" / "model.safetensors").at("lm_head.weight").dtype,
+            DType::BF16);
+  // A second run has nothing to do; a further one starts from the model.
+  run(recipe("model", {"steps=60", "optimizer.lr=0.01"}));
+}
+
+std::string error_of(const Recipe& recipe, RunOptions options = {}) {
+  try {
+    run_training(recipe, options, [] { return false; });
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(TrainingRun, ALossThatIsNotFiniteLeavesTheStateBefore) {
+  // BF16 products of weights that one step of this size makes overflow.
+  const std::string error =
+      error_of(recipe("bad", {"optimizer.lr=1e30", "optimizer.warmup_steps=0"}));
+  EXPECT_NE(error.find("is not finite"), std::string::npos) << error;
+  EXPECT_NE(error.find("step 2: "), std::string::npos) << error;
+  const CheckpointDirectory checkpoints(dir_ / "bad.run" / "checkpoints");
+  EXPECT_EQ(checkpoints.newest_whole(), 1);
+}
+
+TEST_F(TrainingRun, StartsFromAModelDirectory) {
+  run(recipe("base"));
+  Json json = Json::parse(read_file(dir_ / "recipe.json"));
+  json.erase("model");
+  json["init_from"] = (dir_ / "base").string();
+  json["out"] = (dir_ / "further").string();
+  std::ofstream(dir_ / "further.json") << json;
+  run(Recipe::load(dir_ / "further.json", {}));
+  EXPECT_EQ(SafetensorsFile::open(dir_ / "further" / "model.safetensors").tensors().size(),
+            SafetensorsFile::open(dir_ / "base" / "model.safetensors").tensors().size());
+  EXPECT_THROW(Recipe::load(dir_ / "further.json", {"model.hidden_size=32"}), ConfigError);
+}
+
+TEST_F(TrainingRun, RefusesToMixRuns) {
+  run(recipe("run"), {.stop_after = 2});
+  EXPECT_NE(error_of(recipe("run"), {.resume = Resume::Never, .stop_after = {}})
+                .find("holds a checkpoint already"),
+            std::string::npos);
+  EXPECT_NE(error_of(recipe("none"), {.resume = Resume::Must, .stop_after = {}})
+                .find("no whole checkpoint"),
+            std::string::npos);
+  EXPECT_NE(error_of(recipe("run", {"model.hidden_size=32"})).find("model.hidden_size is 32"),
+            std::string::npos);
+  EXPECT_NE(error_of(recipe("run", {"seed=2"})).find("seed is 2"), std::string::npos);
+  EXPECT_EQ(error_of(recipe("run", {"optimizer.lr=0.001"})), "");  // allowed, with a warning
+  std::ofstream(dir_ / "text.jsonl", std::ios::app)
+      << "{\"text\": \"more\", \"source\": \"odd\"}\n";
+  EXPECT_NE(error_of(recipe("run")), "");  // the data position is of other text
+  fs::create_directories(dir_ / "mine");
+  std::ofstream(dir_ / "mine" / "notes.txt") << "not a model";
+  EXPECT_NE(error_of(recipe("mine")).find("mine"), std::string::npos);
+  EXPECT_TRUE(fs::exists(dir_ / "mine" / "notes.txt"));
+}
+
+TEST_F(TrainingRun, RefusesBadRecipesByName) {
+  const auto refused = [&](const std::string& setting, const std::string& part) {
+    try {
+      run(recipe("bad", {setting}));
+      ADD_FAILURE() << setting;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused("steps=0", "steps is 0");
+  refused("tokens=5", "exactly one");
+  refused("optimizer.min_lr=1", "optimizer.min_lr");
+  refused("data.micro_batch=5", "data.micro_batch");
+  refused("data.sequence_length=5000", "max_position_embeddings");
+  refused("model.vocab_size=100", "vocab_size");
+  refused("model.qk_rope_head_dim=3", "qk_rope_head_dim");
+  refused("model.num_experts_per_tok=7", "num_experts_per_tok");
+  refused("compute=fp8", "compute");
+  refused("model.hiden_size=8", "model.hidden_size");
+  refused("data.tokenizer=/nowhere", "/nowhere");
+  refused("data.paths=/nowhere", "/nowhere");
+  refused("checkpoint.minutes=0", "checkpoint.every");
+}
+
+TEST(MetricsLog, EachStepStandsOnce) {
+  const fs::path path = fs::temp_directory_path() / ("minke-metrics-" + std::to_string(getpid()));
+  {
+    MetricsLog log(path, 0);
+    for (int step = 1; step <= 5; ++step) log.append({{"step", step}});
+  }
+  { MetricsLog(path, 3).append({{"step", 4}, {"again", true}}); }
+  EXPECT_EQ(read_file(path),
+            "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":4,\"again\":true}\n");
+  fs::remove(path);
+}
+
+}  // namespace
+}  // namespace minke

@@ -1,0 +1,190 @@
+#include "train/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "text/tokenizer.h"
+
+namespace minke {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+void check(const Recipe& r, const std::string& where) {
+  const auto refuse = [&](const std::string& what) {
+    throw ConfigError(fmt::format("{}: {}", where, what));
+  };
+  if (r.out.empty()) refuse("out is missing: where the model goes; give it here or with --out DIR");
+  if (r.data.paths.empty()) refuse("data.paths is missing: the text to train on");
+  if (r.data.tokenizer.empty())
+    refuse(
+        "data.tokenizer is missing: a directory with tokenizer.json (minke train-tokenizer makes "
+        "one)");
+  if ((r.steps > 0) == (r.tokens > 0))
+    refuse(fmt::format("steps is {} and tokens is {}, but exactly one of the two must be above 0",
+                       r.steps, r.tokens));
+  if (r.optimizer.min_lr > r.optimizer.lr)
+    refuse(fmt::format("optimizer.min_lr is {}, but must be at most optimizer.lr = {}",
+                       r.optimizer.min_lr, r.optimizer.lr));
+  if (r.data.micro_batch > r.data.batch_size)
+    refuse(fmt::format("data.micro_batch is {}, but must be at most data.batch_size = {}",
+                       r.data.micro_batch, r.data.batch_size));
+  if (r.checkpoint.every == 0 && r.checkpoint.minutes == 0)
+    refuse("checkpoint.every and checkpoint.minutes are both 0, but one must be above 0");
+  constexpr Index most = Index{1} << 31;
+  if (r.data.batch_size > most / r.data.sequence_length)
+    refuse(fmt::format(
+        "data.batch_size {} times data.sequence_length {} is more than 2^31 tokens a step",
+        r.data.batch_size, r.data.sequence_length));
+}
+
+// "a.b" -> value, for every option.
+void flatten(const nlohmann::ordered_json& json, const std::string& prefix,
+             std::vector<std::pair<std::string, nlohmann::ordered_json>>& out) {
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_object())
+      flatten(value, prefix + key + ".", out);
+    else
+      out.emplace_back(prefix + key, value);
+  }
+}
+
+// Another place for the same text is no change: the data position knows the tokens by their hash.
+bool may_change(const std::string& name) {
+  if (name == "data.micro_batch" || name == "data.held_out_rows" || name == "data.paths")
+    return true;
+  if (name == "optimizer.moments" || name == "seed" || name == "init_from") return false;
+  return !name.starts_with("model.") && !name.starts_with("data.");
+}
+
+}  // namespace
+
+Recipe Recipe::load(const fs::path& path, const std::vector<std::string>& settings) {
+  const Json json = Json::parse(read_file(path, std::size_t{1} << 24), nullptr, false);
+  if (json.is_discarded()) throw FormatError(fmt::format("{}: not valid JSON", path.string()));
+  Recipe recipe;
+  const OptionList list(recipe);
+  options_from_json(list, json, path.string());
+  bool sets_model = json.contains("model");
+  for (const std::string& setting : settings) {
+    set_option(list, setting);
+    sets_model |= setting.starts_with("model.");
+  }
+  if (sets_model && !recipe.init_from.empty())
+    throw ConfigError(
+        fmt::format("{}: model.* and init_from exclude each other: a run that starts "
+                    "from {} takes the model from its config.json",
+                    path.string(), recipe.init_from));
+  check(recipe, path.string());
+  return recipe;
+}
+
+Index Recipe::total_steps() const {
+  return steps > 0 ? steps : (tokens + tokens_per_step() - 1) / tokens_per_step();
+}
+
+LrSchedule Recipe::schedule() const {
+  if (optimizer.schedule == "constant")
+    return {.peak = optimizer.lr, .min = optimizer.min_lr, .warmup_steps = optimizer.warmup_steps};
+  return cosine_over(total_steps(), optimizer.warmup_steps, optimizer.lr, optimizer.min_lr);
+}
+
+OptimizerSettings Recipe::optimizer_settings(std::int64_t step) const {
+  return {.lr = learning_rate(schedule(), step),
+          .beta1 = optimizer.beta1,
+          .beta2 = optimizer.beta2,
+          .eps = optimizer.eps,
+          .weight_decay = optimizer.weight_decay,
+          .clip = optimizer.clip};
+}
+
+ModelConfig Recipe::new_model(const Tokenizer& tokenizer) const {
+  ModelConfig c;
+  c.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer.vocab_size();
+  c.hidden_size = model.hidden_size;
+  c.intermediate_size = model.intermediate_size;
+  c.moe_intermediate_size = model.moe_intermediate_size;
+  c.num_hidden_layers = model.num_hidden_layers;
+  c.num_nextn_predict_layers = model.num_nextn_predict_layers;
+  c.num_attention_heads = model.num_attention_heads;
+  c.q_lora_rank = model.q_lora_rank;
+  c.kv_lora_rank = model.kv_lora_rank;
+  c.qk_nope_head_dim = model.qk_nope_head_dim;
+  c.qk_rope_head_dim = model.qk_rope_head_dim;
+  c.v_head_dim = model.v_head_dim;
+  c.n_routed_experts = model.n_routed_experts;
+  c.n_shared_experts = model.n_shared_experts;
+  c.num_experts_per_tok = model.num_experts_per_tok;
+  c.n_group = model.n_group;
+  c.topk_group = model.topk_group;
+  c.first_k_dense_replace = model.first_k_dense_replace;
+  c.norm_topk_prob = model.norm_topk_prob;
+  c.routed_scaling_factor = model.routed_scaling_factor;
+  c.aux_loss_alpha = loss.alpha;
+  c.rms_norm_eps = model.rms_norm_eps;
+  c.rope_theta = model.rope_theta;
+  c.initializer_range = model.initializer_range;
+  c.max_position_embeddings = model.max_position_embeddings;
+  c.bos_token_id = tokenizer.bos_id();
+  c.pad_token_id = tokenizer.pad_id();
+  if (tokenizer.eos_id()) c.eos_token_ids = {*tokenizer.eos_id()};
+  c.check("model");
+  return c;
+}
+
+std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today) {
+  std::vector<std::pair<std::string, nlohmann::ordered_json>> before, now;
+  flatten(recorded, "", before);
+  flatten(options_to_json(OptionList(today)), "", now);
+  std::vector<std::string> changes;
+  for (const auto& [name, value] : now) {
+    if (name == "out") continue;
+    const auto same_name = [&](const auto& entry) { return entry.first == name; };
+    const auto found = std::find_if(before.begin(), before.end(), same_name);
+    if (found == before.end() || found->second == value) continue;
+    if (!may_change(name))
+      throw ConfigError(
+          fmt::format("{} is {}, but the checkpoint was made with {}; resume with the "
+                      "recipe it was made with, or give another --out",
+                      name, value.dump(), found->second.dump()));
+    changes.push_back(fmt::format("{} {} instead of {}", name, value.dump(), found->second.dump()));
+  }
+  return changes;
+}
+
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
+  const auto n = static_cast<double>(count_parameters(c).total);
+  const bool bf16 = recipe.compute == "bf16";
+  TrainingMemory m;
+  m.masters = 4 * n;
+  m.gradients = 4 * n;
+  m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
+  m.products = 2 * (bf16 ? 2 : 4) * n;  // packed twice: for y = x W^T and for dx = dy W
+  // What a block keeps for its backward pass, in FP32 elements a token: both norms' inputs and
+  // outputs, the latents, queries, keys and values, attention's output, and of each chosen expert
+  // its gate and up projections, its row and its output.
+  const double D = static_cast<double>(c.hidden_size),
+               H = static_cast<double>(c.num_attention_heads);
+  const double attention = static_cast<double>(c.q_lora_rank.value_or(0) + c.cache_row()) * 2 +
+                           H * static_cast<double>(2 * c.qk_head_dim() + 2 * c.v_head_dim);
+  const double F = static_cast<double>(c.moe_intermediate_size);
+  const double K = static_cast<double>(c.num_experts_per_tok);
+  const double S = static_cast<double>(c.shared_width());
+  double per_token = 0;
+  for (Index i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i)
+    per_token +=
+        4 * D + attention +
+        (c.is_moe(i) ? K * (2 * F + 2 * D) + 2 * S : 2 * static_cast<double>(c.intermediate_size));
+  const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
+  const double tokens = static_cast<double>(rows * recipe.data.sequence_length);
+  m.activations =
+      4 * tokens * per_token + 4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size);
+  return m;
+}
+
+}  // namespace minke

@@ -1,0 +1,187 @@
+// All settings of a training run, listed once: `minke train` reads them from a JSON file and from
+// --set NAME=VALUE, prints them, and records them in every checkpoint.
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+#include "model/config.h"
+#include "train/lr_schedule.h"
+#include "train/optimizer.h"
+
+namespace minke {
+
+class Tokenizer;
+
+// The model to make, by the published keys. The defaults are a small model with every mechanism.
+struct ModelRecipe {
+  Index vocab_size = 0;
+  Index hidden_size = 256, intermediate_size = 704, moe_intermediate_size = 128;
+  Index num_hidden_layers = 6, num_nextn_predict_layers = 1;
+  Index num_attention_heads = 4;
+  std::optional<Index> q_lora_rank = 128;
+  Index kv_lora_rank = 64, qk_nope_head_dim = 32, qk_rope_head_dim = 16, v_head_dim = 32;
+  Index n_routed_experts = 16, n_shared_experts = 1, num_experts_per_tok = 4;
+  Index n_group = 1, topk_group = 1, first_k_dense_replace = 1;
+  bool norm_topk_prob = true;
+  double routed_scaling_factor = 2.5;
+  double rms_norm_eps = 1e-6, rope_theta = 10000, initializer_range = 0.02;
+  Index max_position_embeddings = 4096;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("vocab_size", vocab_size, "entries of the embedding; 0: as the tokenizer has",
+          at_least(0));
+    field("hidden_size", hidden_size, "width of the residual stream", at_least(1));
+    field("intermediate_size", intermediate_size, "inner width of dense layers", at_least(1));
+    field("moe_intermediate_size", moe_intermediate_size, "inner width of an expert", at_least(1));
+    field("num_hidden_layers", num_hidden_layers, "layers of the main model", at_least(1));
+    field("num_nextn_predict_layers", num_nextn_predict_layers, "MTP modules", at_least(0));
+    field("num_attention_heads", num_attention_heads, "heads", at_least(1));
+    field("q_lora_rank", q_lora_rank, "latent size of queries; null: not compressed", at_least(1));
+    field("kv_lora_rank", kv_lora_rank, "latent size of keys and values", at_least(1));
+    field("qk_nope_head_dim", qk_nope_head_dim, "head size without position", at_least(1));
+    field("qk_rope_head_dim", qk_rope_head_dim, "head size with position, even", at_least(2));
+    field("v_head_dim", v_head_dim, "value size of a head", at_least(1));
+    field("n_routed_experts", n_routed_experts, "routed experts of an MoE layer", at_least(0));
+    field("n_shared_experts", n_shared_experts, "experts that every token visits", at_least(0));
+    field("num_experts_per_tok", num_experts_per_tok, "routed experts of a token", at_least(0));
+    field("n_group", n_group, "groups of routed experts", at_least(1));
+    field("topk_group", topk_group, "groups that a token may use", at_least(1));
+    field("first_k_dense_replace", first_k_dense_replace, "dense layers at the beginning",
+          at_least(0));
+    field("norm_topk_prob", norm_topk_prob, "gate weights of a token sum to one, times the factor");
+    field("routed_scaling_factor", routed_scaling_factor, "factor of the gate weights", above(0));
+    field("rms_norm_eps", rms_norm_eps, "epsilon of the norms", above(0));
+    field("rope_theta", rope_theta, "base of the rotary frequencies", above(1));
+    field("initializer_range", initializer_range, "standard deviation of a new model's matrices",
+          above(0));
+    field("max_position_embeddings", max_position_embeddings, "longest context, as recorded",
+          at_least(1));
+  }
+};
+
+struct DataRecipe {
+  std::vector<std::string> paths;
+  std::string tokenizer;
+  double held_out_fraction = 0.005;
+  Index sequence_length = 256, batch_size = 16, micro_batch = 0;
+  Index held_out_rows = 64;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("paths", paths, "text to train on: .txt and .jsonl files, or folders of them");
+    field("tokenizer", tokenizer, "directory with tokenizer.json");
+    field("held_out_fraction", held_out_fraction, "part of each source kept for the held-out loss",
+          between(0, 0.5));
+    field("sequence_length", sequence_length, "positions of a row", at_least(2));
+    field("batch_size", batch_size, "rows of a step", at_least(1));
+    field("micro_batch", micro_batch, "rows in memory at a time; 0: the whole batch", at_least(0));
+    field("held_out_rows", held_out_rows, "most rows that a held-out loss looks at", at_least(1));
+  }
+};
+
+struct OptimizerRecipe {
+  double lr = 2e-3, min_lr = 2e-4;
+  Index warmup_steps = 20;
+  std::string schedule = "cosine";
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1;
+  std::string moments = "bf16";
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    const OptionLimits beta = between(0, 1 - 0x1p-53);
+    field("lr", lr, "learning rate after the warm-up", above(0));
+    field("min_lr", min_lr, "learning rate at the end of the cosine", at_least(0));
+    field("warmup_steps", warmup_steps, "steps of the linear warm-up", at_least(0));
+    field("schedule", schedule, "after the warm-up", one_of({"cosine", "constant"}));
+    field("beta1", beta1, "decay of the first moment", beta);
+    field("beta2", beta2, "decay of the second moment", beta);
+    field("eps", eps, "added to the root of the second moment", above(0));
+    field("weight_decay", weight_decay, "decoupled decay of matrices", at_least(0));
+    field("clip", clip, "largest norm of all gradients; 0: any", at_least(0));
+    field("moments", moments, "element type of both moments", one_of({"bf16", "fp32"}));
+  }
+};
+
+struct LossRecipe {
+  double alpha = 1e-4, gamma = 1e-3, mtp_lambda = 0.3;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("alpha", alpha, "factor of the sequence-wise balance loss", at_least(0));
+    field("gamma", gamma, "step of the router's biases", at_least(0));
+    field("mtp_lambda", mtp_lambda, "factor of the multi-token prediction loss", at_least(0));
+  }
+};
+
+struct CheckpointRecipe {
+  Index every = 0;
+  double minutes = 5;
+  Index keep = 2;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("every", every, "steps between checkpoints; 0: by time alone", at_least(0));
+    field("minutes", minutes, "minutes between checkpoints; 0: by steps alone", at_least(0));
+    field("keep", keep, "checkpoints that are kept", at_least(1));
+  }
+};
+
+struct Recipe {
+  std::string out;
+  std::string init_from;
+  Index steps = 0, tokens = 0;
+  std::uint64_t seed = 1;
+  std::string compute = "bf16";
+  Index eval_every = 100;
+  ModelRecipe model;
+  DataRecipe data;
+  OptimizerRecipe optimizer;
+  LossRecipe loss;
+  CheckpointRecipe checkpoint;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("out", out, "directory of the finished model; the run's files are in OUT.run");
+    field("init_from", init_from, "model directory to start from, which then gives model.*");
+    field("steps", steps, "steps of the whole run", at_least(0));
+    field("tokens", tokens, "or its tokens, rounded up to whole steps", at_least(0));
+    field("seed", seed, "of the new weights and of the order of documents");
+    field("compute", compute, "arithmetic of products", one_of({"bf16", "fp32"}));
+    field("eval_every", eval_every, "steps between held-out losses; 0: at the end alone",
+          at_least(0));
+    field("model", model, "the model");
+    field("data", data, "the text");
+    field("optimizer", optimizer, "AdamW and its schedule");
+    field("loss", loss, "factors of the losses, and of the router's bias update");
+    field("checkpoint", checkpoint, "when to write checkpoints");
+  }
+
+  // From a file, then NAME=VALUE settings, then checked. ConfigError, FormatError or IoError naming
+  // file and option. Paths in it are relative to the current directory.
+  static Recipe load(const std::filesystem::path& path, const std::vector<std::string>& settings);
+
+  Index tokens_per_step() const { return data.batch_size * data.sequence_length; }
+  Index total_steps() const;
+  LrSchedule schedule() const;
+  OptimizerSettings optimizer_settings(std::int64_t step) const;  // of update number step + 1
+  ModelConfig new_model(const Tokenizer& tokenizer) const;
+};
+
+// What differs between the recipe of a checkpoint and today's. Settings that the weights, moments
+// or the data position depend on (model.*, data.* but paths, micro_batch and held_out_rows, seed,
+// init_from, optimizer.moments) must not: ConfigError naming the first one. The others are returned,
+// each as "optimizer.lr 0.001 instead of 0.002".
+std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today);
+
+// Memory of a run in bytes, weights and states exact, activations of a micro-batch estimated.
+struct TrainingMemory {
+  double masters = 0, gradients = 0, moments = 0, products = 0, activations = 0;
+  double total() const { return masters + gradients + moments + products + activations; }
+};
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config);
+
+}  // namespace minke
