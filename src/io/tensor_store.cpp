@@ -81,10 +81,11 @@ fs::path file_in_directory(const fs::path& directory, std::string_view name, Sto
   const fs::path root = fs::canonical(directory, error), real = fs::weakly_canonical(path, error);
   const fs::path relative = real.lexically_relative(root);
   if (relative.empty() || *relative.begin() == "..")
-    throw_format_error(fmt::format(
-        "{} is a symlink that leads out of its directory, to {}; copy the file, or allow symlinks "
-        "if you trust the directory",
-        path.string(), real.string()));
+    throw_format_error(
+        fmt::format("{} is a symlink that leads out of its directory, to {}; copy the file, or add "
+                    "--allow-symlinks "
+                    "if you trust the directory",
+                    path.string(), real.string()));
   return path;
 }
 
