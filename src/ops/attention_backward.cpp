@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/threads.h"
@@ -45,12 +46,11 @@ void copy_out(const float* from, Index stride, View2<float> to) {
 }
 
 // to [columns, kKeyTile], zero beyond the rows.
-void transpose(View2<const float> from, float* to) {
-  for (Index d = 0; d < from.extent(1); ++d) {
-    for (Index t = 0; t < from.extent(0); ++t)
-      to[d * kKeyTile + t] = from.data()[t * from.stride(0) + d];
-    std::fill(to + d * kKeyTile + from.extent(0), to + (d + 1) * kKeyTile, 0.0f);
-  }
+void transpose(const AttentionKernels& kernels, View2<const float> from, float* to) {
+  std::array<const float*, kKeyTile> rows{};
+  for (Index t = 0; t < from.extent(0); ++t)
+    rows[static_cast<std::size_t>(t)] = from.data() + t * from.stride(0);
+  kernels.transpose(rows.data(), from.extent(0), from.extent(1), to, kKeyTile);
 }
 
 class HeadPass {
@@ -85,8 +85,8 @@ class HeadPass {
     for (Index key = 0; key < S_; key += kKeyTile) {
       const Index n_keys = std::min(kKeyTile, S_ - key);
       copy_in(x_.k.rows(key, n_keys), keys_, qk());
-      transpose(x_.k.rows(key, n_keys), keys_t_);
-      transpose(x_.v.rows(key, n_keys), values_t_);
+      transpose(kernels_, x_.k.rows(key, n_keys), keys_t_);
+      transpose(kernels_, x_.v.rows(key, n_keys), values_t_);
       std::fill_n(dk_, kKeyTile * qk(), 0.0f);
       std::fill_n(dv_, kKeyTile * value(), 0.0f);
       for (Index query = key; query < S_; query += kKeyTile)

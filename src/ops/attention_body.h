@@ -50,8 +50,7 @@ MINKE_INLINE void multiply_all(const SmallProduct& p) {
   for (; column + kColumns * kLanes <= p.columns; column += kColumns * kLanes)
     multiply_rows<kRows, kColumns, RowsDense>(p, 0, column);
   if constexpr (kColumns > 1)
-    for (; column < p.columns; column += kLanes)
-      multiply_rows<kRows, 1, RowsDense>(p, 0, column);
+    for (; column < p.columns; column += kLanes) multiply_rows<kRows, 1, RowsDense>(p, 0, column);
 }
 
 void multiply(const SmallProduct& p) {
@@ -133,5 +132,33 @@ void widen(const BF16* x, float* y, Index n) {
   if (i < n) store_some(y + i, load_some(x + i, n - i), n - i);
 }
 
+// kLanes rows by kLanes columns at a time: interleaving row i with row i + kLanes / 2 and writing
+// the halves to 2i and 2i + 1 turns the index of an element round by one bit, log2(kLanes) times.
+void transpose(const float* const* rows, Index n_rows, Index columns, float* to, Index width) {
+  for (Index r = 0; r < width; r += kLanes)
+    for (Index c = 0; c < columns; c += kLanes) {
+      const Index n = columns - c < kLanes ? columns - c : kLanes;
+      Vec x[kLanes], y[kLanes];
+#pragma GCC unroll 16
+      for (Index i = 0; i < kLanes; ++i)
+        x[i] = r + i < n_rows ? load_at(rows[r + i] + c, n) : all(0);
+#if MINKE_LANES > 1
+#pragma GCC unroll 4
+      for (Index half = 1; half < kLanes; half *= 2) {
+#pragma GCC unroll 8
+        for (Index i = 0; i < kLanes / 2; ++i) {
+          y[2 * i] = interleave_low(x[i], x[i + kLanes / 2]);
+          y[2 * i + 1] = interleave_high(x[i], x[i + kLanes / 2]);
+        }
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes; ++i) x[i] = y[i];
+      }
+#else
+      (void)y;
+#endif
+      for (Index i = 0; i < n; ++i) store(to + (c + i) * width + r, x[i]);
+    }
+}
+
 constexpr AttentionKernels kKernels{kLanes, multiply, softmax_step, softmax_backward,
-                                    blend,  exp_of,   widen};
+                                    blend,  exp_of,   widen,        transpose};

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -25,6 +26,7 @@ namespace minke {
 namespace {
 
 constexpr Index kSplit = 8 * kKeyTile;  // keys of one partial result
+constexpr Index kMostRows = 128;        // of a block that shares its keys; 64 of one head
 constexpr Index kPad = 16;              // rows of scratch are multiples of the widest vector
 constexpr Index kTrim = 8;              // granularity of what is left out above the diagonal
 
@@ -94,10 +96,9 @@ class BlockPass {
     s_ = shrink_ + width();
     keys_ = s_ + width() * kKeyTile;
     values_ = keys_ + kKeyTile * padded(shape_.qk);
-    for (Index r = 0; r < width(); ++r) {
-      const float* q = r < block_.rows ? query(r) : nullptr;
-      for (Index d = 0; d < shape_.qk; ++d) q_t_[d * width() + r] = q ? q[d] : 0;
-    }
+    std::array<const float*, kMostRows> rows{};
+    for (Index r = 0; r < block_.rows; ++r) rows[static_cast<std::size_t>(r)] = query(r);
+    kernels_.transpose(rows.data(), block_.rows, shape_.qk, q_t_, width());
   }
 
   void attend(Index split, const Partial& result) {
@@ -144,6 +145,7 @@ class BlockPass {
 
   void add_tile(Index begin, Index n_keys, bool is_first, const Partial& result) {
     const Index value_stride = load_tile(begin, n_keys);
+    prefetch(begin + kKeyTile);
     const bool masked = begin + n_keys - 1 > position(0);
     if (masked)
       for (Index r = 0; r < width(); ++r)
@@ -178,6 +180,20 @@ class BlockPass {
     for (Index s = 0; s < n; ++s) {
       copy_row(kernels_, row_of(rows, begin + s) + column, to + s * stride, count);
       std::fill(to + s * stride + count, to + (s + 1) * stride, 0.0f);
+    }
+  }
+
+  // Rows of the tile that comes next travel to the second cache while this one is worked on.
+  void prefetch(Index begin) const {
+    const Index end = std::min(position(block_.rows - 1) + 1, begin + kKeyTile);
+    const auto touch = [](const E* row, Index count) {
+      for (Index i = 0; i < count; i += 64 / static_cast<Index>(sizeof(E)))
+        __builtin_prefetch(row + i, 0, 2);
+    };
+    for (Index s = begin; s < end; ++s) {
+      touch(row_of(p_.k, s) + block_.kv_head * shape_.qk, shape_.qk);
+      const E* v = row_of(p_.v, s);
+      if (v != row_of(p_.k, s)) touch(v + block_.kv_head * shape_.value, shape_.value);
     }
   }
 
@@ -220,7 +236,7 @@ class BlockPass {
 
 std::vector<Block> blocks_of(const AttentionShape& shape, Index problem, Index T) {
   const bool shared = shape.n_kv_heads == 1;
-  const Index rows = shared ? T * shape.n_heads : T, most = shared ? 128 : 64;
+  const Index rows = shared ? T * shape.n_heads : T, most = shared ? kMostRows : 64;
   std::vector<Block> blocks;
   for (Index head = 0; head < shape.n_kv_heads; ++head)
     for (Index first = 0; first < rows; first += most)

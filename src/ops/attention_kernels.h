@@ -50,6 +50,8 @@ struct AttentionKernels {
   void (*blend)(float factor, float* y, float factor_x, const float* x, Index n);
   float (*exp)(float x);  // the exponential that the other kernels use
   void (*widen)(const BF16* x, float* y, Index n);
+  // to [columns, width]: column r is the row rows[r], 0 for r >= n_rows. width is a multiple of 16.
+  void (*transpose)(const float* const* rows, Index n_rows, Index columns, float* to, Index width);
 };
 
 namespace scalar {

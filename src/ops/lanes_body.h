@@ -113,6 +113,15 @@ MINKE_INLINE Vec turn(Vec a, Vec x, Vec b, Vec y) {
 MINKE_INLINE Vec turn_back(Vec a, Vec x, Vec b, Vec y) {
   return _mm512_fmsubadd_ps(a, x, _mm512_mul_ps(b, y));
 }
+// (a0 b0 a1 b1 ..) of the first and of the second halves of a and b.
+MINKE_INLINE Vec interleave_low(Vec a, Vec b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0), b);
+}
+MINKE_INLINE Vec interleave_high(Vec a, Vec b) {
+  return _mm512_permutex2var_ps(
+      a, _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8), b);
+}
 
 #elif MINKE_LANES == 8
 
@@ -223,6 +232,12 @@ MINKE_INLINE Vec turn(Vec a, Vec x, Vec b, Vec y) {
 }
 MINKE_INLINE Vec turn_back(Vec a, Vec x, Vec b, Vec y) {
   return _mm256_fmsubadd_ps(a, x, _mm256_mul_ps(b, y));
+}
+MINKE_INLINE Vec interleave_low(Vec a, Vec b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+MINKE_INLINE Vec interleave_high(Vec a, Vec b) {
+  return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
 }
 
 #else
