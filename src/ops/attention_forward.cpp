@@ -145,7 +145,6 @@ class BlockPass {
 
   void add_tile(Index begin, Index n_keys, bool is_first, const Partial& result) {
     const Index value_stride = load_tile(begin, n_keys);
-    prefetch(begin + kKeyTile);
     const bool masked = begin + n_keys - 1 > position(0);
     if (masked)
       for (Index r = 0; r < width(); ++r)
@@ -183,9 +182,10 @@ class BlockPass {
     }
   }
 
-  // Rows of the tile that comes next travel to the second cache while this one is worked on.
-  void prefetch(Index begin) const {
-    const Index end = std::min(position(block_.rows - 1) + 1, begin + kKeyTile);
+  // Rows of the tile that comes next travel to the second cache while this one is worked on, a few
+  // at a time: more than the processor can have under way at once would be forgotten.
+  void prefetch(Index begin, Index n) const {
+    const Index end = std::min(position(block_.rows - 1) + 1, begin + n);
     const auto touch = [](const E* row, Index count) {
       for (Index i = 0; i < count; i += 64 / static_cast<Index>(sizeof(E)))
         __builtin_prefetch(row + i, 0, 2);
@@ -199,17 +199,17 @@ class BlockPass {
 
   // s = keys q^T; on the diagonal without the columns that see none of the keys.
   void score(Index begin, Index n_keys, bool masked) {
-    const Index stride = padded(shape_.qk), group = masked ? kTrim : n_keys;
+    const Index stride = padded(shape_.qk);
     Index column = 0;
-    for (Index key = 0; key < n_keys; key += group) {
+    for (Index key = 0; key < n_keys; key += kTrim) {
+      prefetch(begin + kKeyTile + key, kTrim);
       while (column < width() && masked && last_key_[column + kPad - 1] < static_cast<float>(key))
         column += kPad;
       if (column == width()) break;
       kernels_.multiply({keys_ + key * stride, stride, 1, q_t_ + column, width(),
-                         s_ + key * width() + column, width(), std::min(group, n_keys - key),
+                         s_ + key * width() + column, width(), std::min(kTrim, n_keys - key),
                          width() - column, shape_.qk, false});
     }
-    (void)begin;
   }
 
   // o += s^T values; on the diagonal without the keys that none of the rows sees.
