@@ -1,0 +1,19 @@
+// Ctrl-C (and SIGTERM) as a request: the first is noted for the work to end by itself, the second
+// ends the process at once with status 130.
+#pragma once
+
+namespace minke {
+
+// One at a time; the handlers that were there come back afterwards.
+class InterruptScope {
+ public:
+  InterruptScope();
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
+  ~InterruptScope();
+
+  bool requested() const;
+  void forget();  // the request has been served
+};
+
+}  // namespace minke
