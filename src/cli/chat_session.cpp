@@ -10,7 +10,7 @@ class AnswerReader {
  public:
   AnswerReader(const Tokenizer& tokenizer, std::optional<std::int32_t> think_begin,
                std::optional<std::int32_t> think_end, bool thinking)
-      : decoder_(tokenizer),
+      : decoder_(tokenizer, SkipSpecial::Yes),
         think_begin_(think_begin),
         think_end_(think_end),
         thinking_(thinking) {}

@@ -83,7 +83,6 @@ struct LineInput::Editor {
           self.line_was_empty = line->lastchar == line->buffer;
           return -1;
         }
-        el_resize(edit);  // the terminal changed its size, or the process was stopped
         continue;
       }
       bytes.push_back(byte);
@@ -130,6 +129,7 @@ LineInput::Result LineInput::read(const std::string& prompt, std::string& line) 
   }
   editor_->prompt = to_wide(prompt);
   editor_->line_was_empty = true;
+  el_resize(editor_->edit);  // the terminal may have another size by now
   int count = 0;
   const wchar_t* wide = el_wgets(editor_->edit, &count);
   if (!wide || count <= 0 || interrupt_.requested()) {
