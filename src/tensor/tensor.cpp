@@ -2,28 +2,12 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/mman.h>
 
-#include <cstdlib>
 #include <cstring>
-#include <new>
+
+#include "tensor/block_cache.h"
 
 namespace minke {
-namespace {
-
-constexpr std::size_t kAlign = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-void* allocate(std::size_t bytes) {
-  const std::size_t align = bytes >= 2 * kHugePage ? kHugePage : kAlign;
-  const std::size_t rounded = (bytes + align - 1) / align * align;
-  void* p = std::aligned_alloc(align, rounded ? rounded : align);
-  if (!p) throw std::bad_alloc();
-  if (align == kHugePage) madvise(p, rounded, MADV_HUGEPAGE);
-  return p;
-}
-
-}  // namespace
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
@@ -33,7 +17,7 @@ Index element_count(const Shape& shape) {
   return n;
 }
 
-void Tensor::Free::operator()(void* p) const { std::free(p); }
+void FreeBlock::operator()(void* block) const { free_block(block, bytes); }
 
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
   for (Index e : shape)
@@ -41,7 +25,7 @@ Tensor Tensor::uninitialized(DType dtype, Shape shape) {
   Tensor t;
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
-  t.memory_.reset(allocate(t.bytes()));
+  t.memory_ = std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes()});
   return t;
 }
 

@@ -18,6 +18,11 @@ using Shape = std::vector<Index>;
 std::string to_string(const Shape& shape);  // "[2, 3]"
 Index element_count(const Shape& shape);
 
+struct FreeBlock {  // see tensor/block_cache.h
+  std::size_t bytes = 0;
+  void operator()(void* block) const;
+};
+
 class Tensor {
  public:
   Tensor() = default;
@@ -66,8 +71,6 @@ class Tensor {
   View1<const float> flat() const { return View1<const float>(static_cast<const float*>(raw()), {size()}); }
 
  private:
-  struct Free { void operator()(void* p) const; };
-
   template <class T, int Rank> void check() const {
     if (dtype_ != dtype_of<T> || rank() != Rank) wrong_view(dtype_of<T>, Rank);
   }
@@ -81,7 +84,7 @@ class Tensor {
   DType dtype_ = DType::F32;
   Device device_ = Device::Cpu;
   Shape shape_;
-  std::unique_ptr<void, Free> memory_;
+  std::unique_ptr<void, FreeBlock> memory_;
 };
 
 }  // namespace minke

@@ -1,0 +1,120 @@
+#include "tensor/block_cache.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace minke {
+namespace {
+
+constexpr std::size_t kAlign = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLarge = 2 * kHugePage;
+
+// Sanitizers should see every allocation and every free.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kKeep = false;
+#else
+constexpr bool kKeep = true;
+#endif
+
+std::size_t round_up(std::size_t n, std::size_t to) {
+  return (n + to - 1) / to * to;
+}
+
+// Eight sizes between two powers of two, so that blocks of similar size serve each other.
+std::size_t size_class(std::size_t bytes) {
+  if (bytes < kLarge) return round_up(bytes ? bytes : 1, kAlign);
+  return round_up(bytes, std::max(kHugePage, std::bit_floor(bytes) / 8));
+}
+
+void* from_system(std::size_t size) {
+  void* block = std::aligned_alloc(size >= kLarge ? kHugePage : kAlign, size);
+  if (block && size >= kLarge) madvise(block, size, MADV_HUGEPAGE);
+  return block;
+}
+
+// Part of the allocator, as malloc's own lists are; a quarter of the machine's memory at most.
+class Kept {
+ public:
+  void* take(std::size_t size) {
+    std::lock_guard lock(mutex_);
+    const auto it = blocks_.find(size);
+    if (it == blocks_.end() || it->second.empty()) return nullptr;
+    void* block = it->second.back();
+    it->second.pop_back();
+    bytes_ -= size;
+    return block;
+  }
+  bool keep(void* block, std::size_t size) noexcept {
+    std::lock_guard lock(mutex_);
+    if (bytes_ + size > limit_) return false;
+    try {
+      blocks_[size].push_back(block);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    bytes_ += size;
+    return true;
+  }
+  void release() noexcept {
+    std::lock_guard lock(mutex_);
+    for (auto& [size, list] : blocks_)
+      for (void* block : list) std::free(block);
+    blocks_.clear();
+    bytes_ = 0;
+  }
+  std::size_t bytes() {
+    std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::size_t, std::vector<void*>> blocks_;
+  std::size_t bytes_ = 0;
+  const std::size_t limit_ = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) *
+                             static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
+};
+
+// Never destroyed: tensors in static objects may be freed after it would be.
+Kept& kept() {
+  static Kept* instance = new Kept;
+  return *instance;
+}
+
+}  // namespace
+
+void* allocate_block(std::size_t bytes) {
+  const std::size_t size = size_class(bytes);
+  if (kKeep && size >= kLarge)
+    if (void* block = kept().take(size)) return block;
+  void* block = from_system(size);
+  if (!block) {
+    kept().release();
+    block = from_system(size);
+  }
+  if (!block) throw std::bad_alloc();
+  return block;
+}
+
+void free_block(void* block, std::size_t bytes) noexcept {
+  const std::size_t size = size_class(bytes);
+  if (!block || (kKeep && size >= kLarge && kept().keep(block, size))) return;
+  std::free(block);
+}
+
+void release_kept_blocks() noexcept {
+  kept().release();
+}
+std::size_t kept_block_bytes() noexcept {
+  return kept().bytes();
+}
+
+}  // namespace minke

@@ -1,0 +1,20 @@
+// Memory for tensors. Large blocks are kept when freed and given out again: a training step asks
+// for the same sizes over and over, and fresh pages from the kernel cost a fifth of it (they are
+// cleared one by one). Small blocks go to the C library.
+#pragma once
+#include <cstddef>
+
+namespace minke {
+
+// At least `bytes` bytes, aligned to 64, on huge pages where large. std::bad_alloc when there is
+// no memory, after everything kept has been given back.
+void* allocate_block(std::size_t bytes);
+// `bytes` as asked for.
+void free_block(void* block, std::size_t bytes) noexcept;
+
+// Gives kept blocks back to the system: after loading, when the sizes to come are others.
+void release_kept_blocks() noexcept;
+// Bytes kept for later.
+std::size_t kept_block_bytes() noexcept;
+
+}  // namespace minke
