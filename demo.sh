@@ -34,7 +34,8 @@ if [ "$status" -ne 0 ]; then
 fi
 
 sample() {
-  step "sample: $1"
+  step "sample, from the prompt: $1"
+  printf '%s' "$1"
   "$minke" generate --model "$model" --prompt "$1" --max-tokens 120 --temperature 0.8 --seed 1
 }
 sample "In the beginning"
