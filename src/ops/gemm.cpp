@@ -265,10 +265,12 @@ void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
     const Index n = std::min(deep, T - first), stretch = round_up(n, kStep);
     kernels().rows_transposed[static_cast<int>(lanes)](
         {dy.data() + first * dy.stride(0) + t.row, dy.stride(0), t.rows, n, stretch, rows, stride});
-    for (Index c = 0; c < t.columns; c += kPanel)
-      kernels().panel_transposed[static_cast<int>(panel_lanes)](
-          {x.data() + first * x.stride(0) + t.column + c, x.stride(0),
-           std::min(kPanel, t.columns - c), n, stretch, panels + c / kPanel * panel_size, 0});
+    for (Index k = 0; k < stretch; k += kStep)
+      for (Index c = 0; c < t.columns; c += kPanel)
+        kernels().panel_transposed[static_cast<int>(panel_lanes)](
+            {x.data() + (first + k) * x.stride(0) + t.column + c, x.stride(0),
+             std::min(kPanel, t.columns - c), std::min(kStep, n - k), kStep,
+             panels + c / kPanel * panel_size + lanes_of(panel_lanes, k) * kPanel, 0});
     for (Index c = 0; c < t.columns; c += kGroup * kPanel) {
       const Block block{rows,
                         stride,

@@ -50,7 +50,8 @@ struct Layout {
   Index outer, k;
   Index padded_k;  // what lies beyond k becomes zero
   void* to;
-  Index to_stride;  // lanes from one row to the next
+  Index to_stride;          // lanes from one row to the next
+  bool past_cache = false;  // panels: too much to be kept in cache
 };
 
 struct Kernels {

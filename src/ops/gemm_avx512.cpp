@@ -58,6 +58,7 @@ void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
   CodeTable table;
   table.set(scale);
   for (Index i = 0; i < k; i += 4) {
+    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
     __m512i first, second;
     table.widen(codes + i * kPanel, first, second);
     _mm512_storeu_si512(to + i * kPanel, first);
@@ -144,8 +145,8 @@ void add_scaled(const float* sums, Index sums_stride, const float* row_scales, f
 Kernels with_avx512(Kernels k) {
   k = with_layouts(k);
   k.bf16_lanes = Lanes::Rounded;
-  k.multiply_f32 = multiply_block<F32Weights>;
-  k.multiply_bf16 = multiply_block<WidenedWeights>;
+  k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
+  k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
   k.multiply_e4m3 = nullptr;
   k.e4m3_rows = 0;
   k.widen = widen;

@@ -41,16 +41,12 @@ struct CodeWeights {
 
 constexpr int kCodeRows = 3;
 
-void multiply_codes(const Block& b) {
-  multiply_last_rows<CodeWeights, kCodeRows, true>(b, 0, b.rows);
-}
-
 }  // namespace
 
 Kernels with_avx512_bf16(Kernels k) {
   k.bf16_lanes = Lanes::Pairs;
-  k.multiply_bf16 = multiply_block<PairWeights>;
-  k.multiply_e4m3 = multiply_codes;
+  k.multiply_bf16 = multiply_block<PairWeights, kTileRows>;
+  k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows>;
   k.e4m3_rows = kCodeRows;
   return k;
 }

@@ -19,6 +19,9 @@ MINKE_GEMM_INLINE Vec load_all(const void* p) {
 MINKE_GEMM_INLINE void store_all(float* p, Vec v) {
   _mm512_storeu_ps(p, v);
 }
+MINKE_GEMM_INLINE void store_past_cache(float* p, Vec v) {
+  _mm512_stream_ps(p, v);
+}
 MINKE_GEMM_INLINE Vec load_some(const float* p, Index n) {
   return _mm512_maskz_loadu_ps(first_of(n), p);
 }

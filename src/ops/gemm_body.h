@@ -36,8 +36,10 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kPanels * kVectors; ++v)
+    for (int v = 0; v < kPanels * kVectors; ++v) {
       sums[r][v] = load_some(y + r * b.y_stride + v * kWidth, b.add ? width(v) : 0);
+      __builtin_prefetch(y + (kRows + r) * b.y_stride + v * kWidth, 1);  // of the next tile
+    }
 
   W weights;
   for (Index first = 0; first < b.k; first += kScale) {
@@ -102,19 +104,23 @@ void multiply_rows(const Block& b, Index row) {
         least(kPanels * kPanel, b.columns - c), b.y + row * b.y_stride + c);
 }
 
-template <class W, int kRows, bool kFetch>
-void multiply_last_rows(const Block& b, Index row, Index left) {
-  if (left == kRows) return multiply_rows<W, kRows, kFetch>(b, row);
-  if constexpr (kRows > 1) multiply_last_rows<W, kRows - 1, kFetch>(b, row, left);
+template <class W, int kMost, bool kFetch>
+void multiply_some_rows(const Block& b, Index row, Index n) {
+  if (n == kMost) return multiply_rows<W, kMost, kFetch>(b, row);
+  if constexpr (kMost > 1) multiply_some_rows<W, kMost - 1, kFetch>(b, row, n);
 }
 
-template <class W>
+// Tiles of nearly the same height, so that none is left with too few sums to hide the latency.
+template <class W, int kMost>
 void multiply_block(const Block& b) {
-  if (b.rows < kTileRows) return multiply_last_rows<W, kTileRows - 1, true>(b, 0, b.rows);
-  multiply_rows<W, kTileRows, true>(b, 0);
-  Index row = kTileRows;
-  for (; row + kTileRows <= b.rows; row += kTileRows) multiply_rows<W, kTileRows, false>(b, row);
-  multiply_last_rows<W, kTileRows - 1, false>(b, row, b.rows - row);
+  Index row = b.rows / ((b.rows + kMost - 1) / kMost);
+  multiply_some_rows<W, kMost, true>(b, 0, row);
+  while (row < b.rows) {
+    const Index left = b.rows - row, tiles = (left + kMost - 1) / kMost;
+    const Index n = (left + tiles - 1) / tiles;
+    multiply_some_rows<W, kMost, false>(b, row, n);
+    row += n;
+  }
 }
 
 // Weights and lanes of x in FP32.

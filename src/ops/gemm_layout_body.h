@@ -1,5 +1,5 @@
 // Numbers laid out as lanes (Layout in ops/gemm.h) in squares of kWidth x kWidth lanes. Included
-// like ops/gemm_body.h; needs Vec, kWidth, load_some, store_all, store_some and
+// like ops/gemm_body.h; needs Vec, kWidth, load_some, store_all, store_past_cache and
 //   transpose(v)              kWidth vectors in place
 //   rounded(v)                to BF16, held as FP32
 //   pairs_along(a, b)         of rounded k, k + 1, ... in a and then b
@@ -30,52 +30,104 @@ MINKE_GEMM_INLINE Vec lanes_across(const float* from, Index stride, Index width,
                         rounded(load_some(left > 1 ? from + stride : from, left > 1 ? width : 0)));
 }
 
-template <Lanes kLanes, bool kTransposed, bool kToPanel>
-void lay_out(const Layout& f) {
+// kWidth lanes' worth, to the second level. Past the end is as good as any other address.
+template <Index kPerLane>
+MINKE_GEMM_INLINE void prefetch_numbers(const float* p) {
+  for (Index i = 0; i < kWidth * kPerLane; i += 16) __builtin_prefetch(p + i, 0, 2);
+}
+
+// Rows to rows: nothing changes places, memory is read from front to back.
+template <Lanes kLanes>
+void lay_out_rows(const Layout& f) {
+  constexpr Index kPerLane = kLanes == Lanes::Pairs ? 2 : 1;
+  for (Index i = 0; i < f.outer; ++i) {
+    const float* from = f.from + i * f.stride;
+    float* to = static_cast<float*>(f.to) + i * f.to_stride;
+    for (Index k = 0; k < f.padded_k; k += kWidth * kPerLane) {
+      prefetch_numbers<kPerLane>(from + f.stride + k);
+      store_all(to + k / kPerLane, lanes_along<kLanes>(k < f.k ? from + k : from, f.k - k));
+    }
+  }
+}
+
+constexpr Index kStretch = 256;  // lanes of a panel's rows that wait in cache
+
+// Rows to a panel: a stretch of each row in turn, as memory likes it, then squares of them.
+template <Lanes kLanes>
+void lay_out_panel(const Layout& f) {
+  constexpr Index kPerLane = kLanes == Lanes::Pairs ? 2 : 1;
+  constexpr Index kRowLanes = kStretch + kWidth;
+  alignas(64) float rows[kPanel * kRowLanes];
+  float* to = static_cast<float*>(f.to);
+  for (Index k = 0; k < f.padded_k; k += kStretch * kPerLane) {
+    const Index stretch = least(kStretch * kPerLane, f.padded_k - k);
+    for (Index i = 0; i < kPanel; ++i)
+      for (Index at = 0; at < stretch; at += kWidth * kPerLane) {
+        const bool there = i < f.outer && k + at < f.k;
+        const float* from = f.from + (there ? i * f.stride + k + at : 0);
+        prefetch_numbers<kPerLane>(from + f.stride);  // the next row: a stretch ahead
+        store_all(rows + i * kRowLanes + at / kPerLane,
+                  lanes_along<kLanes>(from, there ? f.k - k - at : 0));
+      }
+    for (Index l = 0; l < stretch / kPerLane; l += kWidth)
+      for (Index i = 0; i < kPanel; i += kWidth) {
+        Vec v[kWidth];
+#pragma GCC unroll 16
+        for (Index j = 0; j < kWidth; ++j) v[j] = load_all(rows + (i + j) * kRowLanes + l);
+        transpose(v);
+#pragma GCC unroll 16
+        for (Index j = 0; j < kWidth; ++j)
+          store_past_cache(to + (k / kPerLane + l + j) * kPanel + i, v[j]);
+      }
+  }
+}
+
+// Transposed rows to rows or to a panel.
+template <Lanes kLanes, bool kToPanel>
+void lay_out_transposed(const Layout& f) {
   constexpr Index kPerLane = kLanes == Lanes::Pairs ? 2 : 1;
   const Index outer = kToPanel ? kPanel : f.outer, lanes = f.padded_k / kPerLane;
   float* to = static_cast<float*>(f.to);
   for (Index i = 0; i < outer; i += kWidth)
     for (Index l = 0; l < lanes; l += kWidth) {
       Vec v[kWidth];
-      const Index rows = within(f.outer - i, kWidth);
-      const Index k = l * kPerLane;
-      if constexpr (kTransposed) {
-        const float* from = f.from + i;
+      const Index columns = within(f.outer - i, kWidth);
+      const float* from = f.from + (columns > 0 ? i : 0);
 #pragma GCC unroll 16
-        for (Index j = 0; j < kWidth; ++j) {
-          const Index at = k + j * kPerLane;
-          v[j] = lanes_across<kLanes>(at < f.k ? from + at * f.stride : f.from, f.stride, rows,
-                                      f.k - at);
-        }
-      } else {
-#pragma GCC unroll 16
-        for (Index j = 0; j < kWidth; ++j)
-          v[j] = lanes_along<kLanes>(j < rows && k < f.k ? f.from + (i + j) * f.stride + k : f.from,
-                                     j < rows ? f.k - k : 0);
+      for (Index j = 0; j < kWidth; ++j) {
+        const Index k = (l + j) * kPerLane;
+        for (Index row = k; row < k + kPerLane; ++row)  // the rows of the next square
+          __builtin_prefetch(from + (row + kWidth * kPerLane) * f.stride, 0, 2);
+        v[j] =
+            lanes_across<kLanes>(k < f.k ? from + k * f.stride : from, f.stride, columns, f.k - k);
       }
-      if constexpr (kTransposed != kToPanel) transpose(v);
       if constexpr (kToPanel) {
 #pragma GCC unroll 16
-        for (Index j = 0; j < kWidth; ++j) store_all(to + (l + j) * kPanel + i, v[j]);
+        for (Index j = 0; j < kWidth; ++j) {
+          if (f.past_cache)
+            store_past_cache(to + (l + j) * kPanel + i, v[j]);
+          else
+            store_all(to + (l + j) * kPanel + i, v[j]);
+        }
       } else {
+        transpose(v);
 #pragma GCC unroll 16
         for (Index j = 0; j < kWidth; ++j)
-          if (j < rows) store_all(to + (i + j) * f.to_stride + l, v[j]);
+          if (j < columns) store_all(to + (i + j) * f.to_stride + l, v[j]);
       }
     }
 }
 
 constexpr Kernels with_layouts(Kernels k) {
-  k.rows[0] = lay_out<Lanes::F32, false, false>;
-  k.rows[1] = lay_out<Lanes::Rounded, false, false>;
-  k.rows[2] = lay_out<Lanes::Pairs, false, false>;
-  k.rows_transposed[0] = lay_out<Lanes::F32, true, false>;
-  k.rows_transposed[1] = lay_out<Lanes::Rounded, true, false>;
-  k.rows_transposed[2] = lay_out<Lanes::Pairs, true, false>;
-  k.panel[0] = lay_out<Lanes::F32, false, true>;
-  k.panel[2] = lay_out<Lanes::Pairs, false, true>;
-  k.panel_transposed[0] = lay_out<Lanes::F32, true, true>;
-  k.panel_transposed[2] = lay_out<Lanes::Pairs, true, true>;
+  k.rows[0] = lay_out_rows<Lanes::F32>;
+  k.rows[1] = lay_out_rows<Lanes::Rounded>;
+  k.rows[2] = lay_out_rows<Lanes::Pairs>;
+  k.rows_transposed[0] = lay_out_transposed<Lanes::F32, false>;
+  k.rows_transposed[1] = lay_out_transposed<Lanes::Rounded, false>;
+  k.rows_transposed[2] = lay_out_transposed<Lanes::Pairs, false>;
+  k.panel[0] = lay_out_panel<Lanes::F32>;
+  k.panel[2] = lay_out_panel<Lanes::Pairs>;
+  k.panel_transposed[0] = lay_out_transposed<Lanes::F32, true>;
+  k.panel_transposed[2] = lay_out_transposed<Lanes::Pairs, true>;
   return k;
 }

@@ -53,7 +53,7 @@ void fill(const Target& to, View2<const float> w) {
   for_panels(to.n, to.k, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p)
       lay_out({w.data() + p * kPanel * w.stride(0), w.stride(0),
-               std::min(kPanel, to.n - p * kPanel), to.k, to.padded_k, to.panel(p, 0), 0});
+               std::min(kPanel, to.n - p * kPanel), to.k, to.padded_k, to.panel(p, 0), 0, true});
   });
 }
 
@@ -64,7 +64,7 @@ void fill_transposed(const Target& to, View2<const float> w) {
       for (Index p = first; p < last; ++p)
         lay_out({w.data() + k * w.stride(0) + p * kPanel, w.stride(0),
                  std::min(kPanel, to.n - p * kPanel), std::min(kTransposedDeep, to.k - k),
-                 std::min(kTransposedDeep, to.padded_k - k), to.panel(p, k), 0});
+                 std::min(kTransposedDeep, to.padded_k - k), to.panel(p, k), 0, true});
   });
 }
 
