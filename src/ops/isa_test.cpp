@@ -21,7 +21,9 @@ TEST(Isa, TheBestAvailableOneIsChosenUntilToldOtherwise) {
   EXPECT_EQ(chosen_isa(), Isa::Scalar);
   choose_isa(isas.back());
   for (Isa isa : {Isa::Avx2, Isa::Avx512, Isa::Amx})
-    if (isa > isas.back()) EXPECT_THROW(choose_isa(isa), ConfigError);
+    if (isa > isas.back()) {
+      EXPECT_THROW(choose_isa(isa), ConfigError);
+    }
 }
 
 }  // namespace
