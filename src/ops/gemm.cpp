@@ -204,10 +204,11 @@ Codes quantized(View2<const float> x) {
 
 const Kernels& kernels() {
   static const CpuFeatures& cpu = cpu_features();
-  static const Kernels avx512 = !cpu.avx512       ? kScalar
-                                : cpu.avx512_bf16 ? with_avx512_bf16(with_avx512(kScalar))
-                                                  : with_avx512(kScalar);
-  static const FormTable<Kernels> table{&kScalar, nullptr, &avx512};
+  static const Kernels avx2 = cpu.avx2 ? with_avx2(kScalar) : kScalar;
+  static const Kernels avx512 = !cpu.avx512       ? avx2
+                                : cpu.avx512_bf16 ? with_avx512_bf16(with_avx512(avx2))
+                                                  : with_avx512(avx2);
+  static const FormTable<Kernels> table{&kScalar, &avx2, &avx512};
   return table.chosen();
 }
 

@@ -1,0 +1,181 @@
+// AVX2: two vectors a panel and 16 registers, so tiles of 6 rows and one panel; codes are widened
+// by way of FP16, whose bits an E4M3 code is a shifted part of.
+#include <immintrin.h>
+
+#include "ops/gemm.h"
+#include "ops/gemm_vector.h"
+#include "ops/target.h"
+
+MINKE_TARGET_AVX2_BEGIN
+namespace minke::gemm {
+namespace {
+
+using Vec = __m256;
+constexpr Index kWidth = 8;
+constexpr int kTileRows = 6;
+constexpr int panels_at_once(int rows) {
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
+}
+
+MINKE_GEMM_INLINE __m256i first_of(Index n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+MINKE_GEMM_INLINE Vec load_all(const void* p) {
+  return _mm256_loadu_ps(static_cast<const float*>(p));
+}
+MINKE_GEMM_INLINE void store_all(float* p, Vec v) {
+  _mm256_storeu_ps(p, v);
+}
+MINKE_GEMM_INLINE void store_past_cache(float* p, Vec v) {
+  _mm256_stream_ps(p, v);
+}
+MINKE_GEMM_INLINE Vec load_some(const float* p, Index n) {
+  return n >= kWidth ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_of(n));
+}
+MINKE_GEMM_INLINE void store_some(float* p, Vec v, Index n) {
+  if (n >= kWidth)
+    _mm256_storeu_ps(p, v);
+  else
+    _mm256_maskstore_ps(p, first_of(n), v);
+}
+MINKE_GEMM_INLINE Vec broadcast(const char* p) {
+  return _mm256_broadcast_ss(reinterpret_cast<const float*>(p));
+}
+MINKE_GEMM_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+MINKE_GEMM_INLINE Vec as_floats(__m256i v) {
+  return _mm256_castsi256_ps(v);
+}
+MINKE_GEMM_INLINE __m256i as_bits(Vec v) {
+  return _mm256_castps_si256(v);
+}
+MINKE_GEMM_INLINE Vec earlier_of_pairs(Vec v) {
+  return as_floats(_mm256_slli_epi32(as_bits(v), 16));
+}
+MINKE_GEMM_INLINE Vec later_of_pairs(Vec v) {
+  return as_floats(_mm256_and_si256(as_bits(v), _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
+}
+
+#include "ops/gemm_body.h"
+
+// To BF16, nearest even, NaN made quiet; held as FP32.
+MINKE_GEMM_INLINE Vec rounded(Vec v) {
+  const __m256i u = as_bits(v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  return later_of_pairs(
+      _mm256_blendv_ps(as_floats(up), as_floats(quiet), _mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+}
+MINKE_GEMM_INLINE Vec pairs_along(Vec a, Vec b) {
+  const __m256i words =
+      _mm256_packus_epi32(_mm256_srli_epi32(as_bits(a), 16), _mm256_srli_epi32(as_bits(b), 16));
+  return as_floats(_mm256_permute4x64_epi64(words, 0xD8));
+}
+MINKE_GEMM_INLINE Vec pairs_across(Vec a, Vec b) {
+  return as_floats(_mm256_or_si256(as_bits(b), _mm256_srli_epi32(as_bits(a), 16)));
+}
+
+MINKE_GEMM_INLINE void transpose(Vec (&v)[8]) {
+  Vec t[8], d[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      d[4 * i + 2 * j] = _mm256_shuffle_ps(t[4 * i + j], t[4 * i + j + 2], 0x44);
+      d[4 * i + 2 * j + 1] = _mm256_shuffle_ps(t[4 * i + j], t[4 * i + j + 2], 0xEE);
+    }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    v[j] = _mm256_permute2f128_ps(d[j], d[4 + j], 0x20);
+    v[4 + j] = _mm256_permute2f128_ps(d[j], d[4 + j], 0x31);
+  }
+}
+
+#include "ops/gemm_layout_body.h"
+
+// 8 codes, the value times scale. The bits of the code without its sign, 7 places up, are an FP16
+// number of 2^-8 the value, subnormals included.
+MINKE_GEMM_INLINE Vec values_of(const std::uint8_t* codes) {
+  const __m256i c = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+  const __m256i magnitude = _mm256_and_si256(c, _mm256_set1_epi32(0x7F));
+  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(c, _mm256_set1_epi32(0x80)), 24);
+  const __m256i halves = _mm256_slli_epi32(magnitude, 7);
+  const __m128i half =
+      _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+  const Vec value = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+  const Vec nan = as_floats(_mm256_set1_epi32(0x7FC00000));
+  const __m256i is_nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7F));
+  return _mm256_or_ps(_mm256_blendv_ps(value, nan, as_floats(is_nan)), as_floats(sign));
+}
+
+void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
+  const Vec s = _mm256_set1_ps(scale);
+  for (Index i = 0; i < k; i += 4) {  // 64 codes: 8 of the first pair, 8 of the second, ...
+    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
+#pragma GCC unroll 4
+    for (Index quarter = 0; quarter < 4; ++quarter)
+#pragma GCC unroll 2
+      for (Index pair = 0; pair < 2; ++pair) {
+        const Vec v =
+            rounded(_mm256_mul_ps(values_of(codes + i * kPanel + quarter * 16 + pair * 8), s));
+        const __m256i words = _mm256_srli_epi32(as_bits(v), 16);
+        _mm_storeu_si128(
+            reinterpret_cast<__m128i*>(to + (i + 2 * pair) * kPanel + quarter * 8),
+            _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+      }
+  }
+}
+
+void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
+               void* to, Index to_stride) {
+  for (Index r = 0; r < rows; ++r) {
+    float* row = static_cast<float*>(to) + r * to_stride;
+    for (Index i = 0; i < padded_k; i += kWidth) {
+      std::uint8_t last[kWidth] = {};
+      const std::uint8_t* from = codes + r * stride + i;
+      if (i + kWidth > k) {
+        for (Index j = 0; i + j < k; ++j) last[j] = from[j];
+        from = last;
+      }
+      store_all(row + i, values_of(from));
+    }
+  }
+}
+
+void add_scaled(const float* sums, Index sums_stride, const float* row_scales, float scale,
+                Index rows, Index columns, float* y, Index y_stride, bool add) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; c += kWidth) {
+      const Index n = least(kWidth, columns - c);
+      Vec value = _mm256_mul_ps(
+          _mm256_mul_ps(load_some(sums + r * sums_stride + c, n), _mm256_set1_ps(row_scales[r])),
+          _mm256_set1_ps(scale));
+      __asm__("" : "+x"(value));  // rounded here: not to be fused with the addition
+      float* to = y + r * y_stride + c;
+      store_some(to, add ? _mm256_add_ps(load_some(to, n), value) : value, n);
+    }
+}
+
+}  // namespace
+
+Kernels with_avx2(Kernels k) {
+  k = with_layouts(k);
+  k.bf16_lanes = Lanes::Rounded;
+  k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
+  k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
+  k.widen = widen;
+  k.code_rows[1] = code_rows;
+  k.add_scaled = add_scaled;
+  return k;
+}
+
+}  // namespace minke::gemm
+MINKE_TARGET_AVX2_END
