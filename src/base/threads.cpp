@@ -69,7 +69,6 @@ class Pool {
   void run(Index n, FunctionRef<void(Index)> body) {
     std::lock_guard caller(callers_);
     Job job{body, n, {}, {}, {}, {}};
-    job.busy = static_cast<int>(threads_.size());
     {
       std::lock_guard lock(mutex_);
       job_ = &job;
@@ -77,6 +76,10 @@ class Pool {
     }
     if (sleeping_.load() > 0) wake_.notify_all();
     job.run();
+    {  // nothing is left to begin: who has not come yet need not come, and is not waited for
+      std::lock_guard lock(mutex_);
+      job_ = nullptr;
+    }
     for (int spin = 0; job.busy.load(std::memory_order_acquire) > 0; ++spin)
       spin < kSpins ? cpu_relax() : std::this_thread::yield();
     if (job.error) std::rethrow_exception(job.error);
@@ -87,7 +90,8 @@ class Pool {
 
   void serve(std::uint64_t seen) {
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen;
+           ++spin)
         cpu_relax();
       Job* job;
       {
@@ -98,6 +102,8 @@ class Pool {
         seen = generation_.load();
         if (stop_) return;
         job = job_;
+        if (!job) continue;
+        job->busy.fetch_add(1, std::memory_order_relaxed);
       }
       job->run();
       job->busy.fetch_sub(1, std::memory_order_release);
@@ -142,8 +148,12 @@ int available_cores() {
   return std::max(1, n);
 }
 
-void set_threads(int n) { pool().resize(std::max(1, n)); }
-int n_threads() { return pool().size(); }
+void set_threads(int n) {
+  pool().resize(std::max(1, n));
+}
+int n_threads() {
+  return pool().size();
+}
 
 void parallel_for(Index n, FunctionRef<void(Index)> body) {
   if (n <= 0) return;
@@ -156,9 +166,8 @@ void parallel_for(Index n, FunctionRef<void(Index)> body) {
 
 void parallel_ranges(Index n, Index grain, FunctionRef<void(Index, Index)> body) {
   grain = std::max<Index>(1, grain);
-  parallel_for((n + grain - 1) / grain, [&](Index piece) {
-    body(piece * grain, std::min(n, (piece + 1) * grain));
-  });
+  parallel_for((n + grain - 1) / grain,
+               [&](Index piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
 }
 
 }  // namespace minke

@@ -1,0 +1,51 @@
+#include "model/dispatch.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace minke {
+namespace {
+
+Tensor choices(std::vector<std::int32_t> values, Index T, Index K) {
+  Tensor t(DType::I32, {T, K});
+  std::copy(values.begin(), values.end(), static_cast<std::int32_t*>(t.raw()));
+  return t;
+}
+
+TEST(LocalDispatch, NothingIsDroppedWhateverTheChoice) {
+  for (const auto& values : {std::vector<std::int32_t>{0, 1, 2, 3, 1, 0}, {3, 2, 3, 2, 3, 2}}) {
+    const Tensor indices = choices(values, 3, 2);
+    LocalDispatch dispatch;
+    dispatch.plan(indices.view<std::int32_t, 2>(), 4);
+    EXPECT_EQ(dispatch.offsets().size(), 5u);
+    EXPECT_EQ(dispatch.offsets().back(), 6);
+    Tensor x = Tensor::zeros({3, 2});
+    for (Index t = 0; t < 3; ++t) x.v2()(t, 0) = 1 + static_cast<float>(t), x.v2()(t, 1) = 10;
+    const Tensor rows = dispatch.send(x.v2());
+    EXPECT_EQ(rows.extent(0), 6);
+    // Weighted sums of the unchanged rows give every token its sum of weights times itself.
+    Tensor weights = Tensor::zeros({3, 2});
+    for (Index t = 0; t < 3; ++t) weights.v2()(t, 0) = 0.5f, weights.v2()(t, 1) = 2;
+    Tensor y = Tensor::zeros({3, 2});
+    dispatch.combine(rows.v2(), weights.v2(), y.v2());
+    for (Index t = 0; t < 3; ++t) EXPECT_FLOAT_EQ(y.v2()(t, 0), 2.5f * (1 + static_cast<float>(t)));
+
+    Tensor dweights = Tensor::zeros({3, 2});
+    const Tensor drows = dispatch.combine_backward(x.v2(), rows.v2(), weights.v2(), dweights.v2());
+    EXPECT_FLOAT_EQ(dweights.v2()(1, 0), 2 * 2 + 100);
+    Tensor dx = Tensor::zeros({3, 2});
+    dispatch.send_backward(drows.v2(), dx.v2());
+    for (Index t = 0; t < 3; ++t) EXPECT_FLOAT_EQ(dx.v2()(t, 1), 25);
+  }
+}
+
+TEST(LocalDispatch, NoTokensAtAll) {
+  const Tensor indices(DType::I32, {0, 2});
+  LocalDispatch dispatch;
+  dispatch.plan(indices.view<std::int32_t, 2>(), 4);
+  EXPECT_EQ(dispatch.offsets().back(), 0);
+}
+
+}  // namespace
+}  // namespace minke
