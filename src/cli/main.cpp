@@ -53,7 +53,6 @@ int run(int argc, char** argv) {
   minke::add_tokenize(app);
   minke::add_forward(app);
   minke::add_step(app);
-  minke::add_bench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
