@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "ops/quantize.h"
 
 namespace minke::gemm {
 namespace {
@@ -64,10 +65,20 @@ void run_tasks(Index n, double multiply_adds, FunctionRef<void(Index)> task) {
     parallel_for(n, task);
 }
 
+// x in E4M3.
+struct Codes {
+  Tensor codes, scales;  // [T, K], [T, ceil(K / kScale)]
+
+  explicit Codes(View2<const float> x)
+      : codes(Tensor::uninitialized(DType::F8_E4M3, {x.extent(0), x.extent(1)})),
+        scales(Tensor::uninitialized({x.extent(0), ceil_div(x.extent(1), kScale)})) {
+    quantize_rows(x, codes.view<E4M3, 2>(), scales.v2());
+  }
+};
+
 struct Task {
   const Product* product;
-  const std::uint8_t* codes;  // of x, for FP8
-  const float* code_scales;   // [scale of k][row of x]
+  const Codes* codes;  // of x, for FP8
   Index row, rows, column, columns;
 };
 
@@ -161,43 +172,26 @@ void run_fp8(const Task& t, Write write) {
   const Index stride = padded_stride(kScale), sums_stride = kGroup * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   float* sums = sum_scratch.get<float>(t.rows * sums_stride);
+  const auto* codes = static_cast<const std::uint8_t*>(t.codes->codes.raw());
+  const View2<const float> scales = t.codes->scales.v2();
   for (Index k = 0; k < w.padded_k(); k += kScale) {
     const Index stretch = std::min(kScale, w.padded_k() - k);
     kernels().code_rows[static_cast<int>(kernels().bf16_lanes)](
-        t.codes + t.row * x.extent(1) + k, x.extent(1), t.rows, std::min(stretch, w.k() - k),
-        stretch, lanes_of_x, stride);
-    const float* row_scales = t.code_scales + k / kScale * x.extent(0) + t.row;
+        codes + t.row * x.extent(1) + k, x.extent(1), t.rows, std::min(stretch, w.k() - k), stretch,
+        lanes_of_x, stride);
+    const float* row_scales = &scales(t.row, k / kScale);
     for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
       const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
       multiply_group(w, c, k,
                      {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums,
                       sums_stride, false},
                      false);
-      kernels().add_scaled(sums, sums_stride, row_scales, w.scales()(c / kScale, k / kScale),
-                           t.rows, columns, y.data() + t.row * y.stride(0) + c, y.stride(0),
+      kernels().add_scaled(sums, sums_stride, row_scales, scales.stride(0),
+                           w.scales()(c / kScale, k / kScale), t.rows, columns,
+                           y.data() + t.row * y.stride(0) + c, y.stride(0),
                            k > 0 || write == Write::Add);
     }
   }
-}
-
-// Codes [T, K] and scales [K / 128, T] of x.
-struct Codes {
-  std::vector<std::uint8_t> codes;
-  std::vector<float> scales;
-};
-Codes quantized(View2<const float> x) {
-  const Index T = x.extent(0), K = x.extent(1);
-  Codes q{std::vector<std::uint8_t>(T * K), std::vector<float>(T * ceil_div(K, kScale))};
-  const auto row = [&](Index t) {
-    for (Index k = 0; k < K; k += kScale)
-      q.scales[k / kScale * T + t] = kernels().quantize(
-          x.data() + t * x.stride(0) + k, std::min(kScale, K - k), q.codes.data() + t * K + k);
-  };
-  const Index grain = std::max<Index>(1, 65536 / std::max<Index>(1, K));
-  parallel_ranges(T, grain, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) row(t);
-  });
-  return q;
 }
 
 }  // namespace
@@ -220,13 +214,15 @@ void multiply(std::span<const Product> products, Write write, Arithmetic arithme
     work += static_cast<double>(std::max<Index>(x.extent(0), 16)) * w->n() * w->k();
   }
   const Index pieces = ceil_div(4 * n_threads(), std::max<Index>(1, row_blocks));
-  std::vector<Codes> codes(arithmetic == Arithmetic::Fp8 ? products.size() : 0);
+  std::vector<Codes> codes;
+  codes.reserve(products.size());
   std::vector<Task> tasks;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const auto& [x, w, y] = products[i];
     const Index T = x.extent(0);
     if (T == 0) continue;
-    if (!codes.empty()) codes[i] = quantized(x);
+    if (arithmetic == Arithmetic::Fp8) codes.emplace_back(x);
+    const Codes* codes_of_x = codes.empty() ? nullptr : &codes.back();
     // Rows and groups of panels are shared out evenly; laying x out again for every range of
     // columns is kept below a few percent.
     const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(w->n(), kGroup * kPanel);
@@ -235,9 +231,8 @@ void multiply(std::span<const Product> products, Write write, Arithmetic arithme
     const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
     for (Index row = 0; row < T; row += rows)
       for (Index c = 0; c < w->n(); c += columns)
-        tasks.push_back({&products[i], codes.empty() ? nullptr : codes[i].codes.data(),
-                         codes.empty() ? nullptr : codes[i].scales.data(), row,
-                         std::min(rows, T - row), c, std::min(columns, w->n() - c)});
+        tasks.push_back({&products[i], codes_of_x, row, std::min(rows, T - row), c,
+                         std::min(columns, w->n() - c)});
   }
   run_tasks(static_cast<Index>(tasks.size()), work, [&](Index i) {
     if (arithmetic == Arithmetic::Fp8)

@@ -76,9 +76,10 @@ struct Kernels {
   // codes [rows][stride] of k <= kScale to rows of lanes of their values; Rounded or Pairs.
   void (*code_rows[3])(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
                        void* to, Index to_stride);
-  // y = (or +=) sums [rows, columns] * row_scales [rows] * scale.
-  void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales, float scale,
-                     Index rows, Index columns, float* y, Index y_stride, bool add);
+  // y = (or +=) sums [rows, columns] * row_scales [rows][row_stride] * scale.
+  void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales,
+                     Index row_stride, float scale, Index rows, Index columns, float* y,
+                     Index y_stride, bool add);
 };
 
 extern const Kernels kScalar;

@@ -150,14 +150,14 @@ void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Ind
   }
 }
 
-void add_scaled(const float* sums, Index sums_stride, const float* row_scales, float scale,
-                Index rows, Index columns, float* y, Index y_stride, bool add) {
+void add_scaled(const float* sums, Index sums_stride, const float* row_scales, Index row_stride,
+                float scale, Index rows, Index columns, float* y, Index y_stride, bool add) {
   for (Index r = 0; r < rows; ++r)
     for (Index c = 0; c < columns; c += kWidth) {
       const Index n = least(kWidth, columns - c);
-      Vec value = _mm256_mul_ps(
-          _mm256_mul_ps(load_some(sums + r * sums_stride + c, n), _mm256_set1_ps(row_scales[r])),
-          _mm256_set1_ps(scale));
+      Vec value = _mm256_mul_ps(_mm256_mul_ps(load_some(sums + r * sums_stride + c, n),
+                                              _mm256_set1_ps(row_scales[r * row_stride])),
+                                _mm256_set1_ps(scale));
       __asm__("" : "+x"(value));  // rounded here: not to be fused with the addition
       float* to = y + r * y_stride + c;
       store_some(to, add ? _mm256_add_ps(load_some(to, n), value) : value, n);

@@ -105,11 +105,11 @@ void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Ind
   }
 }
 
-void add_scaled(const float* sums, Index sums_stride, const float* row_scales, float scale,
-                Index rows, Index columns, float* y, Index y_stride, bool add) {
+void add_scaled(const float* sums, Index sums_stride, const float* row_scales, Index row_stride,
+                float scale, Index rows, Index columns, float* y, Index y_stride, bool add) {
   for (Index r = 0; r < rows; ++r)
     for (Index c = 0; c < columns; ++c) {
-      const float value = sums[r * sums_stride + c] * row_scales[r] * scale;
+      const float value = sums[r * sums_stride + c] * row_scales[r * row_stride] * scale;
       y[r * y_stride + c] = add ? y[r * y_stride + c] + value : value;
     }
 }
