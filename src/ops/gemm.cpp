@@ -6,7 +6,9 @@
 #include <new>
 #include <vector>
 
+#include "base/log.h"
 #include "base/threads.h"
+#include "ops/gemm_tiles.h"
 #include "ops/quantize.h"
 
 namespace minke::gemm {
@@ -194,6 +196,16 @@ void run_fp8(const Task& t, Write write) {
   }
 }
 
+// The tile unit has to show on a small product that it does what the vectors do.
+Kernels checked_amx(const Kernels& below) {
+  const Kernels amx = with_amx(below);
+  if (agree_on_pairs(amx, below)) return amx;
+  log_warning(
+      "this processor's tile unit (AMX) gave another product than its vectors; AVX-512 is used "
+      "instead");
+  return below;
+}
+
 }  // namespace
 
 const Kernels& kernels() {
@@ -202,7 +214,8 @@ const Kernels& kernels() {
   static const Kernels avx512 = !cpu.avx512       ? avx2
                                 : cpu.avx512_bf16 ? with_avx512_bf16(with_avx512(avx2))
                                                   : with_avx512(avx2);
-  static const FormTable<Kernels> table{&kScalar, &avx2, &avx512};
+  static const Kernels amx = cpu.amx ? checked_amx(avx512) : avx512;
+  static const FormTable<Kernels> table{&kScalar, &avx2, &avx512, &amx};
   return table.chosen();
 }
 

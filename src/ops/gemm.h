@@ -87,6 +87,7 @@ extern const Kernels kScalar;
 Kernels with_avx2(Kernels below);
 Kernels with_avx512(Kernels below);
 Kernels with_avx512_bf16(Kernels below);
+Kernels with_amx(Kernels below);
 
 // The row of the chosen instruction set.
 const Kernels& kernels();

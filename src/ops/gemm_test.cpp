@@ -1,0 +1,155 @@
+// Rows of the table that this machine's best one hides, and the tile kernel on a model of the tile
+// unit, against the portable row.
+#include "ops/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "ops/gemm_tiles.h"
+#include "ops/tile_model.h"
+
+namespace minke::gemm {
+namespace {
+
+struct Numbers {
+  std::vector<float> x, w;  // [rows, k], [columns, k]
+  Numbers(Index rows, Index columns, Index k, unsigned seed) : x(rows * k), w(columns * k) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> normal;
+    for (auto* v : {&x, &w})
+      for (float& e : *v) e = round_to_bf16(normal(generator));
+  }
+};
+
+Index round_up(Index n, Index step) {
+  return (n + step - 1) / step * step;
+}
+
+// y = start + x w^T through one block of `kernels`, y in the middle of rows of 80.
+constexpr Index kStride = 80;
+std::vector<float> product(const Kernels& kernels, WeightForm form, const Numbers& numbers,
+                           Index rows, Index columns, Index k, bool add) {
+  const bool f32 = form == WeightForm::F32;
+  const Lanes lanes = f32 ? Lanes::F32 : kernels.bf16_lanes;
+  const Lanes panel_lanes = f32 ? Lanes::F32 : Lanes::Pairs;
+  const Index padded = round_up(k, kStep), stride = lanes_of(lanes, padded) + 16;
+  const Index panel = lanes_of(panel_lanes, padded) * kPanel;
+  const Index panels = (columns + kPanel - 1) / kPanel;
+  Tensor x = Tensor::zeros({rows * stride}), w = Tensor::zeros({panels * panel});
+  kernels.rows[static_cast<int>(lanes)](
+      {numbers.x.data(), k, rows, k, padded, x.raw(), stride, false});
+  for (Index p = 0; p < panels; ++p)
+    kernels.panel[static_cast<int>(panel_lanes)]({numbers.w.data() + p * kPanel * k, k,
+                                                  std::min(kPanel, columns - p * kPanel), k, padded,
+                                                  w.flat().data() + p * panel, 0, false});
+  std::vector<float> y(rows * kStride, 0.25f);
+  const Block block{x.raw(), stride,  rows,     w.raw(), panel * 4, columns,
+                    padded,  nullptr, y.data(), kStride, add};
+  f32 ? kernels.multiply_f32(block) : kernels.multiply_bf16(block);
+  return y;
+}
+
+void expect_like_portable(const Kernels& kernels, WeightForm form) {
+  unsigned seed = 0;
+  for (Index rows : {1, 2, 5, 6, 7, 15, 16, 17, 31, 32, 33, 48, 49, 70})
+    for (Index columns : {1, 15, 16, 17, 31, 33, 48, 63, 64})
+      for (Index k : {1, 32, 33, 97}) {
+        const Numbers numbers(rows, columns, k, ++seed);
+        const bool add = seed % 2 == 0;
+        const auto y = product(kernels, form, numbers, rows, columns, k, add);
+        const auto expected = product(kScalar, form, numbers, rows, columns, k, add);
+        for (Index r = 0; r < rows; ++r)
+          for (Index c = 0; c < kStride; ++c) {
+            float size = 1;
+            for (Index i = 0; c < columns && i < k; ++i)
+              size += std::fabs(numbers.x[r * k + i] * numbers.w[c * k + i]);
+            const float allowed = c < columns ? 2 * (k + 2) * 0x1p-24f * size : 0;
+            ASSERT_NEAR(y[r * kStride + c], expected[r * kStride + c], allowed)
+                << "row " << r << " column " << c << " of [" << rows << ", " << columns << "], K "
+                << k;
+          }
+      }
+}
+
+Kernels on_tile_model() {
+  Kernels k = kScalar;
+  k.bf16_lanes = Lanes::Pairs;
+  k.multiply_bf16 = multiply_by_tiles<TileModel>;
+  return k;
+}
+
+TEST(Gemm, Avx512WithoutBf16InstructionsAgreesWithThePortableRow) {
+  if (!cpu_features().avx512) GTEST_SKIP() << "no AVX-512 here";
+  expect_like_portable(with_avx512(kScalar), WeightForm::Bf16);
+  expect_like_portable(with_avx512(kScalar), WeightForm::F32);
+}
+
+TEST(Gemm, EveryRowOfTheTableAgreesWithThePortableOne) {
+  for (Isa isa : available_isas()) {
+    SCOPED_TRACE(name_of(isa));
+    choose_isa(isa);
+    expect_like_portable(kernels(), WeightForm::F32);
+    expect_like_portable(kernels(), WeightForm::Bf16);
+  }
+}
+
+TEST(Gemm, TileKernelAgreesWithThePortableRowOnAModelOfTheUnit) {
+  expect_like_portable(on_tile_model(), WeightForm::Bf16);
+}
+
+TEST(Gemm, TileKernelGivesARowTheSameBitsInAnyNumberOfRows) {
+  const Index k = 130, columns = 50;
+  const Numbers all(70, columns, k, 1);
+  const auto y = product(on_tile_model(), WeightForm::Bf16, all, 70, columns, k, true);
+  for (Index rows : {1, 15, 16, 17, 33, 69}) {
+    const auto some = product(on_tile_model(), WeightForm::Bf16, all, rows, columns, k, true);
+    for (Index i = 0; i < rows * kStride; ++i) ASSERT_EQ(some[i], y[i]);
+  }
+}
+
+TEST(Gemm, TileModelTakesDenormalsAsZeroAndSumsPairsApart) {
+  TileModel tiles;
+  tiles.configure(tile_shapes(1, 1));
+  std::uint16_t x[32] = {}, w[16 * 32] = {};
+  x[0] = BF16(0x1p-130f).bits;  // times a large number: still nothing
+  w[0] = BF16(0x1p100f).bits;
+  // The later numbers give 1 + 1 by themselves; one by one onto 2^24 both would be lost.
+  x[2] = x[3] = x[5] = BF16(1.0f).bits;
+  w[1 * 32] = BF16(0x1p24f).bits;
+  w[1 * 32 + 1] = w[2 * 32 + 1] = BF16(1.0f).bits;
+  tiles.load<4>(x, 64);
+  tiles.load<6>(w, 64);
+  tiles.zero<0>();
+  tiles.multiply_add<0, 4, 6>();
+  float y[16] = {};
+  tiles.store<0>(y, 64);
+  EXPECT_EQ(y[0], 0x1p24f + 2);
+  EXPECT_EQ(y[1], 0.0f);
+}
+
+TEST(Gemm, AgreementFindsAWrongTileUnit) {
+  EXPECT_TRUE(agree_on_pairs(on_tile_model(), on_tile_model()));
+  if (cpu_features().avx512_bf16) {
+    EXPECT_TRUE(agree_on_pairs(on_tile_model(), with_avx512_bf16(with_avx512(kScalar))));
+  }
+  Kernels wrong = on_tile_model();
+  wrong.multiply_bf16 = [](const Block& b) {
+    multiply_by_tiles<TileModel>(b);
+    b.y[b.y_stride * (b.rows - 1) + b.columns - 1] += 1.0f;
+  };
+  EXPECT_FALSE(agree_on_pairs(wrong, on_tile_model()));
+}
+
+TEST(Gemm, TileUnitAgreesWithItsModel) {
+  if (!cpu_features().amx) GTEST_SKIP() << "no AMX here; the model stands for it";
+  const Kernels amx = with_amx(with_avx512_bf16(with_avx512(kScalar)));
+  EXPECT_TRUE(agree_on_pairs(amx, on_tile_model()));
+  expect_like_portable(amx, WeightForm::Bf16);
+}
+
+}  // namespace
+}  // namespace minke::gemm
