@@ -34,9 +34,10 @@ if [ "$status" -ne 0 ]; then
 fi
 
 sample() {
-  step "sample, from the prompt: $1"
-  printf '%s' "$1"
-  "$minke" generate --model "$model" --prompt "$1" --max-tokens 120 --temperature 0.8 --seed 1
+  step "sample: $1"
+  local text
+  text=$("$minke" generate --model "$model" --prompt "$1" --max-tokens 120 --temperature 0.8 --seed 1)
+  printf '%s%s\n' "$1" "$text"
 }
 sample "In the beginning"
 sample "子曰："
