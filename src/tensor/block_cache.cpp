@@ -16,6 +16,9 @@ namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLarge = 2 * kHugePage;
+// More than any address space holds. Refused before the system is asked: an allocator that checks
+// (a sanitizer's) ends the process over such a size.
+constexpr std::size_t kImpossible = std::size_t{1} << 47;
 
 // Sanitizers should see every allocation and every free.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -92,6 +95,7 @@ Kept& kept() {
 }  // namespace
 
 void* allocate_block(std::size_t bytes) {
+  if (bytes >= kImpossible) throw std::bad_alloc();
   const std::size_t size = size_class(bytes);
   if (kKeep && size >= kLarge)
     if (void* block = kept().take(size)) return block;
