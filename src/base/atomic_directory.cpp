@@ -115,15 +115,24 @@ bool exchange(const fs::path& a, const fs::path& b) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path path)
-    : path_(std::move(path)),
-      partial_(path_.string() + fmt::format(".partial-{}-{}", ::getpid(), next_number())) {}
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  std::error_code unknown;  // then creating the file says what is wrong
+  const fs::file_status status = fs::status(path_, unknown);
+  if (fs::is_directory(status))
+    throw IoError(fmt::format("{} is a directory; give the name of a file", path_.string()));
+  in_place_ = fs::exists(status) && !fs::is_regular_file(status);
+  partial_ =
+      in_place_
+          ? path_
+          : fs::path(path_.string() + fmt::format(".partial-{}-{}", ::getpid(), next_number()));
+}
 
 AtomicFile::~AtomicFile() {
-  if (!partial_.empty()) ::unlink(partial_.c_str());
+  if (!in_place_ && !partial_.empty()) ::unlink(partial_.c_str());
 }
 
 void AtomicFile::commit() {
+  if (in_place_) return;
   rename_or_throw(partial_, path_);
   partial_.clear();
   sync_directory(parent_of(path_));

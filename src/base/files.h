@@ -97,7 +97,8 @@ class FileWriter {
 };
 
 // A file that replaces another in one step: written at partial(), renamed by commit(), which its
-// writer must have finished before. Without commit() nothing is left.
+// writer must have finished before. Without commit() nothing is left. A device or pipe cannot be
+// replaced and is written directly.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -109,6 +110,7 @@ class AtomicFile {
 
  private:
   std::filesystem::path path_, partial_;
+  bool in_place_ = false;
 };
 
 // Writes beside `path`, syncs, and renames over it: afterwards it is whole or as it was before.

@@ -49,6 +49,14 @@ std::string message_of(F f) {
   return "no IoError";
 }
 
+TEST(AtomicFile, DevicesAreWrittenAndNotReplaced) {
+  EXPECT_THROW(write_file_atomic("/dev/full", "text"), IoError);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+  EXPECT_NO_THROW(write_file_atomic("/dev/null", "text"));
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+  EXPECT_THROW(write_file_atomic(std::filesystem::temp_directory_path(), "text"), IoError);
+}
+
 TEST_F(Files, ReadsWhatIsThereAndNamesWhatIsNot) {
   put(dir / "a", "hello");
   EXPECT_EQ(read_file(dir / "a"), "hello");
