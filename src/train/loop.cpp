@@ -18,6 +18,7 @@
 #include "model/checkpoint.h"
 #include "ops/isa.h"
 #include "text/tokenizer.h"
+#include "train/balance.h"
 #include "train/export.h"
 #include "train/metrics.h"
 #include "train/training_data.h"
@@ -204,6 +205,9 @@ class Run {
   }
 
   Json step_line(const PassResult& result, double norm, double lr, double took) const {
+    Json load_ratios = Json::object();
+    for (const MoeLayerRecord& layer : result.moe)
+      load_ratios[std::to_string(layer.layer)] = worst_load_ratio(layer.load);
     return {{"step", state_.step},
             {"tokens", state_.step * recipe_.tokens_per_step()},
             {"loss",
@@ -215,6 +219,7 @@ class Run {
             {"lr", lr},
             {"grad_norm", norm},
             {"worst_load_ratio", worst_load_ratio(result)},
+            {"load_ratios", load_ratios},
             {"tokens_per_s", static_cast<double>(recipe_.tokens_per_step()) / took}};
   }
 
