@@ -3,6 +3,7 @@
 //   130 interrupted
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <clocale>
 #include <csignal>
 #include <cstdio>
@@ -19,6 +20,17 @@ namespace {
 int report(const char* message, int status) {
   if (*message) std::fprintf(stderr, "minke: %s\n", message);
   return status;
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+bool has_command(const CLI::App& app, const std::string& name) {
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    if (command->get_name() == name) return true;
+  return false;
 }
 
 void add_global_flags(CLI::App& app) {
@@ -50,15 +62,20 @@ int run(int argc, char** argv) {
   minke::add_chat(app);
   minke::add_eval(app);
   minke::add_convert(app);
+  minke::add_bench(app);
   minke::add_tokenize(app);
   minke::add_forward(app);
   minke::add_step(app);
+  if (argc > 1 && argv[1][0] != '-' && !has_command(app, argv[1]))
+    throw minke::UsageError(std::string("there is no command '") + argv[1] +
+                            "'; minke --help lists them");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const bool asked = e.get_exit_code() == 0;  // --help, --version
-    app.exit(e, std::cout, std::cerr);
-    return asked ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e, std::cout, std::cerr);  // --help, --version
+    const auto chosen = app.get_subcommands();
+    const std::string command = chosen.empty() ? "" : chosen[0]->get_name() + " ";
+    throw minke::UsageError(one_line(e.what()) + "; see minke " + command + "--help");
   }
   // What was printed must have arrived: a full disk behind stdout is an error.
   if (std::fflush(stdout) != 0 || !std::cout.flush())

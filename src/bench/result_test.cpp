@@ -1,0 +1,30 @@
+#include "bench/result.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+namespace minke::bench {
+namespace {
+
+TEST(Measured, GivesTheShareOfTheLimit) {
+  int calls = 0;
+  Result work;
+  work.flop = 1000;
+  const Result r = measured(
+      work, 5,
+      [&] {
+        ++calls;
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      },
+      [] { return 1e6; });
+  EXPECT_EQ(calls, 6);  // one to warm up
+  EXPECT_GE(r.seconds, 0.002);
+  EXPECT_EQ(r.limit, 1e6);
+  EXPECT_NEAR(r.share, r.rate() / r.limit, 1e-9);
+  EXPECT_LE(r.share, 0.5);
+}
+
+}  // namespace
+}  // namespace minke::bench

@@ -1,0 +1,93 @@
+// minke bench: how near the kernels come to what this machine can do.
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "base/threads.h"
+#include "bench/gemm.h"
+#include "bench/limits.h"
+#include "cli/commands.h"
+#include "ops/isa.h"
+
+namespace minke {
+namespace {
+
+using bench::Bound;
+
+nlohmann::ordered_json machine() {
+  const CpuFeatures& cpu = cpu_features();
+  return {{"processor", cpu.model},
+          {"isa", name_of(chosen_isa())},
+          {"amx", cpu.amx},
+          {"avx512_bf16", cpu.avx512_bf16},
+          {"threads", n_threads()},
+          {"cores", available_cores()},
+          {"bf16_limit", bench::bf16_limit_name()}};
+}
+
+void print_json(const std::vector<bench::Result>& results) {
+  nlohmann::ordered_json j;
+  j["machine"] = machine();
+  for (const bench::Result& r : results)
+    j["results"].push_back({{"name", r.name},
+                            {"shape", r.shape},
+                            {"form", r.form},
+                            {"threads", r.threads},
+                            {"seconds", r.seconds},
+                            {"spread", r.spread},
+                            {"bytes", r.bytes},
+                            {"flop", r.flop},
+                            {"limit", r.limit},
+                            {"share", r.share}});
+  fmt::print("{}\n", j.dump(2));
+}
+
+void print_table(const std::vector<bench::Result>& results) {
+  const CpuFeatures& cpu = cpu_features();
+  fmt::print("{}, {} of {} cores, {}; BF16 limit: {}{}\n", cpu.model, n_threads(),
+             available_cores(), name_of(chosen_isa()), bench::bf16_limit_name(),
+             cpu.amx ? "" : " (no AMX here)");
+  fmt::print("{:<19}{:<20}{:<6}{:>12}{:>8}{:>18}{:>18}{:>7}\n", "product", "T x N x K", "form",
+             "time", "spread", "rate", "limit", "share");
+  for (const bench::Result& r : results) {
+    const bool flop = r.bound == Bound::Flop;
+    const auto rate = [&](double v) {
+      return flop ? fmt::format("{:.3f} TFLOP/s", v / 1e12) : fmt::format("{:.1f} GB/s", v / 1e9);
+    };
+    fmt::print("{:<19}{:<20}{:<6}{:>9.1f} us{:>6.0f} %{:>18}{:>18}{:>5.0f} %\n", r.name, r.shape,
+               r.form, r.seconds * 1e6, r.spread * 100, rate(r.rate()), rate(r.limit),
+               r.share * 100);
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "measures kernels against this machine's limits");
+  bench->require_subcommand(1);
+  CLI::App* gemm =
+      bench->add_subcommand("gemm", "matrix products; the limits are measured in turn with them");
+  struct Options {
+    bench::GemmBench gemm;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  gemm->add_option("--rounds", options->gemm.rounds, "measurements of each product")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  gemm->add_option("--smaller", options->gemm.smaller,
+                   "divides rows and bytes read, for a quick look")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  gemm->add_flag("--json", options->json, "one JSON document on standard output");
+  gemm->callback([options] {
+    if (!options->json) log_info("measuring; about a minute without other work on the machine");
+    const auto results = bench::gemm_results(options->gemm);
+    options->json ? print_json(results) : print_table(results);
+  });
+}
+
+}  // namespace minke
