@@ -19,6 +19,7 @@ struct Result {
   double seconds = 0;          // median of one call
   double spread = 0;           // (third quartile - first quartile) / median
   double bytes = 0, flop = 0;  // moved and done by one call
+  double tokens = 0;           // of a step
   Bound bound = Bound::Flop;
   double limit = 0;  // flop/s or bytes/s of this machine, median
   double share = 0;  // of the limit, median of the rounds
