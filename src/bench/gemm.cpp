@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "bench/limits.h"
+#include "ops/limits.h"
 #include "ops/linear.h"
 
 namespace minke::bench {

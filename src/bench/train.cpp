@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "base/random.h"
-#include "bench/limits.h"
 #include "bench/models.h"
+#include "ops/limits.h"
 #include "train/training_step.h"
 
 namespace minke::bench {

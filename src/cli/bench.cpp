@@ -8,10 +8,10 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "bench/gemm.h"
-#include "bench/limits.h"
 #include "bench/train.h"
 #include "cli/commands.h"
 #include "ops/isa.h"
+#include "ops/limits.h"
 
 namespace minke {
 namespace {
@@ -26,7 +26,7 @@ nlohmann::ordered_json machine() {
           {"avx512_bf16", cpu.avx512_bf16},
           {"threads", n_threads()},
           {"cores", available_cores()},
-          {"bf16_limit", bench::bf16_limit_name()}};
+          {"bf16_limit", bf16_limit_name()}};
 }
 
 void print_json(const std::vector<bench::Result>& results) {
@@ -50,7 +50,7 @@ void print_json(const std::vector<bench::Result>& results) {
 void print_table(const std::vector<bench::Result>& results) {
   const CpuFeatures& cpu = cpu_features();
   fmt::print("{}, {} of {} cores, {}; BF16 limit: {}{}\n", cpu.model, n_threads(),
-             available_cores(), name_of(chosen_isa()), bench::bf16_limit_name(),
+             available_cores(), name_of(chosen_isa()), bf16_limit_name(),
              cpu.amx ? "" : " (no AMX here)");
   fmt::print("{:<19}{:<21}{:<6}{:>12}{:>8}{:>18}{:>18}{:>7}\n", "what", "shape", "form", "time",
              "spread", "rate", "limit", "share");

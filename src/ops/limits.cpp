@@ -1,4 +1,4 @@
-#include "bench/limits.h"
+#include "ops/limits.h"
 
 #include <immintrin.h>
 
@@ -9,7 +9,7 @@
 #include "ops/isa.h"
 #include "ops/target.h"
 
-namespace minke::bench {
+namespace minke {
 namespace {
 
 constexpr int kSums = 24;  // enough chains to hide the latency on every processor so far
@@ -37,10 +37,10 @@ void scalar_loop(Index steps) {
 }
 
 }  // namespace
-}  // namespace minke::bench
+}  // namespace minke
 
 MINKE_TARGET_AVX2_BEGIN
-namespace minke::bench {
+namespace minke {
 namespace {
 // 12 of 16 registers: twice for a step.
 void avx2_loop(Index steps) {
@@ -55,32 +55,32 @@ void avx2_loop(Index steps) {
   for (__m256& s : sums) __asm__ volatile("" : : "x"(s));
 }
 }  // namespace
-}  // namespace minke::bench
+}  // namespace minke
 MINKE_TARGET_AVX2_END
 
 MINKE_TARGET_AVX512_BEGIN
-namespace minke::bench {
+namespace minke {
 namespace {
 void avx512_loop(Index steps) {
   MINKE_REGISTER_LOOP(__m512, _mm512_setzero_ps(), _mm512_set1_ps(1.0f),
                       _mm512_fmadd_ps(a, a, sums[j]));
 }
 }  // namespace
-}  // namespace minke::bench
+}  // namespace minke
 MINKE_TARGET_AVX512_END
 
 MINKE_TARGET_AVX512_BF16_BEGIN
-namespace minke::bench {
+namespace minke {
 namespace {
 void avx512_bf16_loop(Index steps) {
   MINKE_REGISTER_LOOP(__m512, _mm512_setzero_ps(), _mm512_set1_epi32(0x3F803F80),
                       _mm512_dpbf16_ps(sums[j], (__m512bh)a, (__m512bh)a));
 }
 }  // namespace
-}  // namespace minke::bench
+}  // namespace minke
 MINKE_TARGET_AVX512_BF16_END
 
-namespace minke::bench {
+namespace minke {
 namespace {
 
 // Four tiles of sums, tiles of zeros: kSums instructions a step.
@@ -169,4 +169,4 @@ double MemoryLimit::read_bytes_per_s() const {
   return static_cast<double>(2 * half * n_threads()) / seconds;
 }
 
-}  // namespace minke::bench
+}  // namespace minke

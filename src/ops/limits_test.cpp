@@ -1,10 +1,10 @@
-#include "bench/limits.h"
+#include "ops/limits.h"
 
 #include <gtest/gtest.h>
 
 #include "ops/isa.h"
 
-namespace minke::bench {
+namespace minke {
 namespace {
 
 TEST(Limits, ArePositiveOnEveryInstructionSet) {
@@ -19,4 +19,4 @@ TEST(Limits, ArePositiveOnEveryInstructionSet) {
 }
 
 }  // namespace
-}  // namespace minke::bench
+}  // namespace minke

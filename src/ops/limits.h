@@ -5,7 +5,7 @@
 
 #include "tensor/tensor.h"
 
-namespace minke::bench {
+namespace minke {
 
 // About 2 ms each.
 double fp32_flop_per_s();
@@ -23,4 +23,4 @@ class MemoryLimit {
   Tensor memory_;
 };
 
-}  // namespace minke::bench
+}  // namespace minke
