@@ -36,17 +36,18 @@ fi
 sample() {
   step "sample: $1"
   local text
-  text=$("$minke" generate --model "$model" --prompt "$1" --max-tokens 120 --temperature 0.8 --seed 1)
+  text=$("$minke" generate --model "$model" --prompt "$1" --max-tokens 120 --temperature 0.7 --seed 1)
   printf '%s%s\n' "$1" "$text"
 }
-sample "In the beginning"
-sample "子曰："
+# A psalm and a poem that nobody wrote: the corpus has 150 psalms and 320 Tang poems.
+sample "Psalm 151"
+sample "秋夜 李白"
 
 cat <<END
 
 The model is in $model, laid out as Hugging Face does. How to go on:
 
-  $minke generate --model $model --prompt "And he said" --max-tokens 200
+  $minke generate --model $model --prompt "Psalm 151" --max-tokens 200
   $minke chat --model $model
   $minke eval --task bpb --model $model --data corpus/zh/lunyu.jsonl --out demo/bpb.json
   $minke info --model $model
