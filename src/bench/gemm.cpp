@@ -112,7 +112,7 @@ class Measurements {
     Tensor dw = Tensor::zeros({e.N, e.K});
     of_flop("gradient", shape_text(e.T, e.N, e.K), form, 2.0 * e.T * e.N * e.K, [&] {
       linear_weight_gradient(dy.v2(), x.v2(), dw.v2(),
-                             form == Form::F32 ? Precision::Fp32 : Precision::Bf16);
+                             form == Form::F32 ? Precision::Full : Precision::Bf16);
     });
   }
 

@@ -38,7 +38,7 @@ GateWeightWork gate_backward_input(const ModelConfig& c, const MoeWeights& w,
 }
 
 void gate_backward_weight(GateWeightWork k, MoeGradients& dw) {
-  linear_weight_gradient(k.dlogits.v2(), k.x->v2(), dw.gate.v2(), Precision::Fp32);
+  linear_weight_gradient(k.dlogits.v2(), k.x->v2(), dw.gate.v2(), Precision::Full);
 }
 
 }  // namespace minke

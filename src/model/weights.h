@@ -46,7 +46,7 @@ struct Model {
   float softmax_scale = 0;
   double rotation_mscale = 1;
   Precision precision() const {
-    return compute == Compute::Fp32 ? Precision::Fp32 : Precision::Bf16;
+    return compute == Compute::Fp32 ? Precision::Full : Precision::Bf16;
   }
 };
 

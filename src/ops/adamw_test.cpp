@@ -56,6 +56,36 @@ TEST(AdamW, NarrowMomentsAreUpdatedInFp32AndRoundedOnce) {
   });
 }
 
+// The update itself is in double: only what is kept of the moments is rounded.
+template <class Moment>
+void expect_moments_rounded_once(double rounding) {
+  const Index n = 33;
+  const auto g = Matrix<double>::random(1, n, 1);
+  auto w = Matrix<double>::random(1, n, 2), m = w, v = w;
+  std::vector<Moment> narrow_m, narrow_v;
+  for (Index i = 0; i < n; ++i) {
+    narrow_m.emplace_back(static_cast<float>(0.1 * g(0, i)));
+    narrow_v.emplace_back(static_cast<float>(0.1 * g(0, i) * g(0, i)));
+    m(0, i) = static_cast<double>(narrow_m.back());
+    v(0, i) = static_cast<double>(narrow_v.back());
+  }
+  auto narrow_w = w;
+  adamw_update(kSettings, g.flat(), w.flat(), m.flat(), v.flat());
+  adamw_update(kSettings, g.flat(), narrow_w.flat(), View1<Moment>(narrow_m.data(), {n}),
+               View1<Moment>(narrow_v.data(), {n}));
+  test::expect_same_bits(narrow_w, w);
+  for (Index i = 0; i < n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    EXPECT_NEAR(static_cast<double>(narrow_m[at]), m(0, i), rounding * std::abs(m(0, i)));
+    EXPECT_NEAR(static_cast<double>(narrow_v[at]), v(0, i), rounding * v(0, i));
+  }
+}
+
+TEST(AdamW, InDoubleNarrowMomentsAreRoundedOnce) {
+  expect_moments_rounded_once<float>(0x1p-24);
+  expect_moments_rounded_once<BF16>(0x1.01p-8);  // BF16 is reached by way of FP32
+}
+
 TEST(AdamW, SumOfSquaresIsTheSameOnAnyThreads) {
   const auto x = Matrix<float>::random(1, 200001, 1);
   double expected = 0;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/threads.h"
+
 namespace minke {
 
 namespace reference {
@@ -83,5 +85,28 @@ MINKE_INSTANTIATE(double)
 #undef MINKE_INSTANTIATE
 
 }  // namespace reference
+
+void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
+                             View2<const double> k, View2<const double> v, double scale,
+                             View2<double> out, View2<double> lse) {
+  const Index S = q.extent(0) / n_sequences;
+  parallel_for(n_sequences, [&](Index b) {
+    const auto of = [&](auto x) { return x.empty() ? x : x.rows(b * S, S); };
+    reference::attention_forward(shape, of(q), of(k), of(v), 0, scale, of(out), of(lse));
+  });
+}
+
+void attention_backward_batch(const AttentionShape& shape, Index n_sequences,
+                              View2<const double> q, View2<const double> k, View2<const double> v,
+                              View2<const double> out, View2<const double> lse,
+                              View2<const double> dout, double scale, View2<double> dq,
+                              View2<double> dk, View2<double> dv) {
+  const Index S = q.extent(0) / n_sequences;
+  parallel_for(n_sequences, [&](Index b) {
+    const auto of = [&](auto x) { return x.rows(b * S, S); };
+    reference::attention_backward(shape, of(q), of(k), of(v), of(out), of(lse), of(dout), scale,
+                                  of(dq), of(dk), of(dv));
+  });
+}
 
 }  // namespace minke

@@ -41,10 +41,10 @@ struct KeyRows {
 // must exist. lse [T, H]: log-sum-exp of the scaled scores, written when not empty. T is float or
 // BF16 for the keys and values (the latent cache), arithmetic is FP32.
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
-                       KeyRows<float> v, Index first_position, float scale, View2<float> out,
+                       KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse = {});
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
-                       KeyRows<BF16> v, Index first_position, float scale, View2<float> out,
+                       KeyRows<BF16> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse = {});
 
 // Of one whole sequence (first_position 0, T = S, n_kv_heads = n_heads). dq, dk, dv are
@@ -53,28 +53,29 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRow
 //   dq = scale ds k;  dk = scale ds^T q;  dv = p^T dout
 void attention_backward(const AttentionShape& shape, View2<const float> q, View2<const float> k,
                         View2<const float> v, View2<const float> out, View2<const float> lse,
-                        View2<const float> dout, float scale, View2<float> dq, View2<float> dk,
+                        View2<const float> dout, double scale, View2<float> dq, View2<float> dk,
                         View2<float> dv);
 
-// The same two for n_sequences whole sequences of equal length, one after another in the rows,
-// every one from position 0 (training): parallel over sequences, heads and tiles.
+// Both for whole sequences of equal length in one call (training), parallel over sequences, heads
+// and tiles: sequence b has the rows [b * S, (b + 1) * S) of every operand,
+// S = rows / n_sequences, and sees only itself. The same bits as single calls.
 void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, float scale,
-                             View2<float> out, View2<float> lse);
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                              View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, float scale,
-                              View2<float> dq, View2<float> dk, View2<float> dv);
-
-// Both for B sequences of equal length in one call: sequence b has the rows [b * S, (b + 1) * S) of
-// every operand, S = rows / n_sequences, and sees only itself. The same bits as B single calls.
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, float scale,
+                             View2<const float> k, View2<const float> v, double scale,
                              View2<float> out, View2<float> lse = {});
 void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
                               View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, float scale,
+                              View2<const float> lse, View2<const float> dout, double scale,
                               View2<float> dq, View2<float> dk, View2<float> dv);
+
+// In double: the definitions.
+void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
+                             View2<const double> k, View2<const double> v, double scale,
+                             View2<double> out, View2<double> lse = {});
+void attention_backward_batch(const AttentionShape& shape, Index n_sequences,
+                              View2<const double> q, View2<const double> k, View2<const double> v,
+                              View2<const double> out, View2<const double> lse,
+                              View2<const double> dout, double scale, View2<double> dq,
+                              View2<double> dk, View2<double> dv);
 
 namespace reference {
 template <class T>

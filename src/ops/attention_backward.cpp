@@ -147,14 +147,14 @@ class HeadPass {
 
 void attention_backward(const AttentionShape& shape, View2<const float> q, View2<const float> k,
                         View2<const float> v, View2<const float> out, View2<const float> lse,
-                        View2<const float> dout, float scale, View2<float> dq, View2<float> dk,
+                        View2<const float> dout, double scale, View2<float> dq, View2<float> dk,
                         View2<float> dv) {
   attention_backward_batch(shape, 1, q, k, v, out, lse, dout, scale, dq, dk, dv);
 }
 
 void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
                               View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, float scale,
+                              View2<const float> lse, View2<const float> dout, double scale,
                               View2<float> dq, View2<float> dk, View2<float> dv) {
   const char* name = "attention_backward";
   const Index rows = q.extent(0), H = shape.n_heads;
@@ -186,7 +186,7 @@ void attention_backward_batch(const AttentionShape& shape, Index n_sequences, Vi
                      head_of(dv, shape.value),
                      lse.data() + first * lse.stride(0) + h,
                      lse.stride(0)};
-    HeadPass(kernels, shape, x, scale).run();
+    HeadPass(kernels, shape, x, static_cast<float>(scale)).run();
   });
 }
 

@@ -322,19 +322,19 @@ float* attention_scratch(Index n) {
 }
 
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
-                       KeyRows<float> v, Index first_position, float scale, View2<float> out,
+                       KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<float>(shape, {{q, k, v, first_position, out, lse}}, scale);
+  run<float>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
 }
 
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
-                       KeyRows<BF16> v, Index first_position, float scale, View2<float> out,
+                       KeyRows<BF16> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<BF16>(shape, {{q, k, v, first_position, out, lse}}, scale);
+  run<BF16>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
 }
 
 void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, float scale,
+                             View2<const float> k, View2<const float> v, double scale,
                              View2<float> out, View2<float> lse) {
   if (n_sequences <= 0 || q.extent(0) % n_sequences != 0)
     throw ShapeError(fmt::format("attention_forward_batch: {} rows are not {} equal sequences",
@@ -347,7 +347,7 @@ void attention_forward_batch(const AttentionShape& shape, Index n_sequences, Vie
     problems.push_back({q.rows(b * S, S), KeyRows<float>::of(k.rows(b * S, S)),
                         KeyRows<float>::of(v.rows(b * S, S)), 0, out.rows(b * S, S),
                         lse.empty() ? lse : lse.rows(b * S, S)});
-  run<float>(shape, problems, scale);
+  run<float>(shape, problems, static_cast<float>(scale));
 }
 
 }  // namespace minke

@@ -24,8 +24,9 @@ T log_sum_exp(View1<const T> z) {
   return largest + std::log(sum);
 }
 
-void check(const char* operation, View2<const float> logits, std::span<const std::int32_t> targets,
-           View1<float> nll) {
+template <class Real>
+void check(const char* operation, View2<Real> logits, std::span<const std::int32_t> targets,
+           View1<std::remove_const_t<Real>> nll) {
   const Index T = logits.extent(0), V = logits.extent(1);
   check_extents(operation, "targets", {static_cast<Index>(targets.size())}, {T});
   check_extents(operation, "nll", nll, {T});
@@ -81,10 +82,11 @@ void cross_entropy_forward(View2<const float> logits, std::span<const std::int32
 }
 
 void cross_entropy_forward_backward(View2<float> logits, std::span<const std::int32_t> targets,
-                                    float weight, View1<float> nll) {
+                                    double weight, View1<float> nll) {
   check("cross_entropy_forward_backward", logits, targets, nll);
   const auto& kernels = elementwise();
   const Index V = logits.extent(1);
+  const float per_row = static_cast<float>(weight);
   parallel_ranges(logits.extent(0), kRowGrain, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const Index target = targets[static_cast<std::size_t>(t)];
@@ -98,9 +100,21 @@ void cross_entropy_forward_backward(View2<float> logits, std::span<const std::in
       float largest = 0;
       const float sum = kernels.exponentials(z, z, &largest, V);
       nll(t) = std::log(sum) + (largest - chosen);
-      kernels.scale(weight / sum, z, V);
-      z[target] -= weight;
+      kernels.scale(per_row / sum, z, V);
+      z[target] -= per_row;
     }
+  });
+}
+
+void cross_entropy_forward_backward(View2<double> logits, std::span<const std::int32_t> targets,
+                                    double weight, View1<double> nll) {
+  check("cross_entropy_forward_backward", logits, targets, nll);
+  parallel_ranges(logits.extent(0), kRowGrain, [&](Index begin, Index end) {
+    const Index n = end - begin;
+    reference::cross_entropy_forward_backward(
+        logits.rows(begin, n),
+        targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n)), weight,
+        nll.slice(0, begin, n));
   });
 }
 

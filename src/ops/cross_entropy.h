@@ -17,7 +17,10 @@ void cross_entropy_forward(View2<const float> logits, std::span<const std::int32
 
 // The same, and logits are overwritten with weight * d nll / d logits.
 void cross_entropy_forward_backward(View2<float> logits, std::span<const std::int32_t> targets,
-                                    float weight, View1<float> nll);
+                                    double weight, View1<float> nll);
+// In double: the definition.
+void cross_entropy_forward_backward(View2<double> logits, std::span<const std::int32_t> targets,
+                                    double weight, View1<double> nll);
 
 namespace reference {
 template <class T>

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "base/threads.h"
 #include "ops/gemm.h"
 
 namespace minke {
 namespace {
+
+constexpr Index kRowGrain = 16;  // rows of a piece of work in double
 
 void check_product(View2<const float> x, const PackedWeights& w, View2<float> y) {
   if (x.extent(1) != w.k() || y.extent(1) != w.n() || x.extent(0) != y.extent(0))
@@ -20,7 +23,8 @@ void check_codes(const PackedWeights& w) {
     throw ShapeError("FP8 arithmetic needs weights in form E4M3: pack codes and scales");
 }
 
-void check_gradient(View2<const float> dy, View2<const float> x, View2<float> dw) {
+template <class Real>
+void check_gradient(View2<const Real> dy, View2<const Real> x, View2<Real> dw) {
   if (dy.extent(0) != x.extent(0) || dw.extent(0) != dy.extent(1) || dw.extent(1) != x.extent(1))
     throw ShapeError(fmt::format(
         "a weight gradient [{}, {}] of dy [{}, {}] and x [{}, {}]; expected as many rows in dy as "
@@ -97,7 +101,7 @@ void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
     const Index first = offsets[e], rows = offsets[e + 1] - first;
     if (rows == 0) continue;
     gradients.push_back({dy.rows(first, rows), x.rows(first, rows), dw[e]});
-    check_gradient(gradients.back().dy, gradients.back().x, dw[e]);
+    check_gradient<float>(gradients.back().dy, gradients.back().x, dw[e]);
   }
   gemm::multiply_gradients(gradients, precision);
 }
@@ -141,4 +145,38 @@ template void linear_weight_gradient(View2<const float>, View2<const float>, Vie
 template void linear_weight_gradient(View2<const double>, View2<const double>, View2<double>);
 
 }  // namespace reference
+void linear(View2<const double> x, View2<const double> w, View2<double> y, Write write) {
+  parallel_ranges(x.extent(0), kRowGrain, [&](Index begin, Index end) {
+    reference::linear(x.rows(begin, end - begin), w, y.rows(begin, end - begin), write);
+  });
+}
+
+void linear_backward_input(View2<const double> dy, View2<const double> w, View2<double> dx,
+                           Write write) {
+  parallel_ranges(dy.extent(0), kRowGrain, [&](Index begin, Index end) {
+    reference::linear_backward_input(dy.rows(begin, end - begin), w, dx.rows(begin, end - begin),
+                                     write);
+  });
+}
+
+void linear_weight_gradient(View2<const double> dy, View2<const double> x, View2<double> dw,
+                            [[maybe_unused]] Precision precision) {
+  MINKE_ASSERT(precision == Precision::Full);
+  check_gradient(dy, x, dw);
+  parallel_ranges(dw.extent(0), kRowGrain, [&](Index begin, Index end) {
+    reference::linear_weight_gradient(dy.columns(begin, end - begin), x,
+                                      dw.rows(begin, end - begin));
+  });
+}
+
+void linear_weight_gradient_grouped(View2<const double> dy, View2<const double> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<double>> dw, Precision precision) {
+  check_offsets(offsets, dw.size(), x.extent(0));
+  for (std::size_t e = 0; e < dw.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    linear_weight_gradient(dy.rows(first, rows), x.rows(first, rows), dw[e], precision);
+  }
+}
+
 }  // namespace minke

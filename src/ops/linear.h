@@ -18,7 +18,7 @@ namespace minke {
 
 enum class WeightForm : std::uint8_t { F32, Bf16, E4m3 };
 enum class Write : std::uint8_t { Overwrite, Add };
-enum class Precision : std::uint8_t { Fp32, Bf16 };  // of the operands of a product
+enum class Precision : std::uint8_t { Full, Bf16 };  // operands of a product: as they are, rounded
 
 // W [n, k] in packed order (zero padded to whole panels).
 class PackedWeights {
@@ -81,6 +81,18 @@ void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<f
 void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
                                     std::span<const Index> offsets,
                                     std::span<const View2<float>> dw, Precision precision);
+
+// In double: the definitions, parallel over rows. W [N, K] is not packed; dx = dy W reads it as it
+// is, and operands are never rounded (Precision::Full).
+void linear(View2<const double> x, View2<const double> w, View2<double> y,
+            Write write = Write::Overwrite);
+void linear_backward_input(View2<const double> dy, View2<const double> w, View2<double> dx,
+                           Write write = Write::Overwrite);
+void linear_weight_gradient(View2<const double> dy, View2<const double> x, View2<double> dw,
+                            Precision precision);
+void linear_weight_gradient_grouped(View2<const double> dy, View2<const double> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<double>> dw, Precision precision);
 
 namespace reference {
 // The definitions, summed in T from first to last. T is float or double.

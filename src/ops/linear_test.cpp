@@ -9,6 +9,7 @@
 
 #include "base/threads.h"
 #include "ops/isa.h"
+#include "ops/test_values.h"
 #include "tensor/fp8_blocks.h"
 
 namespace minke {
@@ -306,12 +307,12 @@ TEST(Linear, WeightGradientAgreesWithTheDefinitionAndIsAddedTo) {
   for_each_isa([] {
     unsigned seed = 300;
     for (const auto& [N, K, T] : kExtents)
-      for (Precision precision : {Precision::Fp32, Precision::Bf16}) {
+      for (Precision precision : {Precision::Full, Precision::Bf16}) {
         const Matrix dy = Matrix::random(T, N, ++seed, 1), x = Matrix::random(T, K, ++seed, 4);
         Matrix dw = Matrix::random(N, K, ++seed, 3);
         const Matrix before = dw;
         linear_weight_gradient(dy.view(), x.view(), dw.view(), precision);
-        const bool exact = precision == Precision::Fp32;
+        const bool exact = precision == Precision::Full;
         expect_product((exact ? dy : dy.rounded()).transposed(),
                        (exact ? x : x.rounded()).transposed(), &before, dw);
       }
@@ -323,7 +324,7 @@ TEST(Linear, GroupedWeightGradientIsEachExpertByItselfOnAnyThreads) {
   const Matrix x = Matrix::random(341, 130, 41), dy = Matrix::random(341, 300, 42);
   const int threads = n_threads();
   for_each_isa([&] {
-    for (Precision precision : {Precision::Fp32, Precision::Bf16}) {
+    for (Precision precision : {Precision::Full, Precision::Bf16}) {
       std::vector<Matrix> expected;
       for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
         const Index first = offsets[e], rows = offsets[e + 1] - first;
@@ -344,6 +345,38 @@ TEST(Linear, GroupedWeightGradientIsEachExpertByItselfOnAnyThreads) {
   });
 }
 
+// More rows than a piece of work, so that the threads share them.
+TEST(Linear, InDoubleIsTheDefinitionOnAnyThreads) {
+  const Index T = 37, K = 19, N = 23;
+  const auto x = test::Matrix<double>::random(T, K, 1), w = test::Matrix<double>::random(N, K, 2);
+  const auto dy = test::Matrix<double>::random(T, N, 3);
+  test::Matrix<double> y(T, N), dx = test::Matrix<double>::random(T, K, 4),
+                                dw = test::Matrix<double>::random(N, K, 5);
+  auto y_want = y, dx_want = dx, dw_want = dw;
+  reference::linear<double>(x.view(), w.view(), y_want.view(), Write::Overwrite);
+  reference::linear_backward_input<double>(dy.view(), w.view(), dx_want.view(), Write::Add);
+  reference::linear_weight_gradient<double>(dy.view(), x.view(), dw_want.view());
+  for (const int threads : {1, 3}) {
+    set_threads(threads);
+    auto dx_have = dx, dw_have = dw;
+    linear(x.view(), w.view(), y.view());
+    linear_backward_input(dy.view(), w.view(), dx_have.view(), Write::Add);
+    linear_weight_gradient(dy.view(), x.view(), dw_have.view(), Precision::Full);
+    test::expect_same_bits(y, y_want);
+    test::expect_same_bits(dx_have, dx_want);
+    test::expect_same_bits(dw_have, dw_want);
+  }
+  set_threads(available_cores());
+
+  // Two experts, one of them without rows.
+  const std::vector<Index> offsets{0, T, T};
+  auto first = dw, second = dw;
+  const std::vector<View2<double>> both{first.view(), second.view()};
+  linear_weight_gradient_grouped(dy.view(), x.view(), offsets, both, Precision::Full);
+  test::expect_same_bits(first, dw_want);
+  test::expect_same_bits(second, dw);
+}
+
 TEST(Linear, ExtentsThatDisagreeAreRefused) {
   const Matrix w = Matrix::random(5, 8, 1);
   Matrix x(3, 8), y(3, 5), wrong(3, 6);
@@ -352,7 +385,7 @@ TEST(Linear, ExtentsThatDisagreeAreRefused) {
   EXPECT_THROW(linear(x.view(), packed, wrong.view()), ShapeError);
   EXPECT_THROW(linear_fp8(x.view(), packed, y.view()), ShapeError);
   EXPECT_THROW(PackedWeights::pack(w.view(), WeightForm::E4m3), ShapeError);
-  EXPECT_THROW(linear_weight_gradient(y.view(), x.view(), wrong.view(), Precision::Fp32),
+  EXPECT_THROW(linear_weight_gradient(y.view(), x.view(), wrong.view(), Precision::Full),
                ShapeError);
   const std::vector<E4M3> codes(5 * 8);
   EXPECT_THROW(PackedWeights::pack(View2<const E4M3>(codes.data(), {5, 8}), Matrix(1, 2).view()),

@@ -9,15 +9,14 @@ namespace {
 
 constexpr Index kRows = 64;  // rows a piece of work
 
-}  // namespace
-
-void mla_split_heads(const MlaHeads& s, View2<const float> kv, View2<const float> k_rope,
-                     View2<float> k, View2<float> v) {
+template <class Real>
+void split(const MlaHeads& s, View2<const Real> kv, View2<const Real> k_rope, View2<Real> k,
+           View2<Real> v) {
   parallel_ranges(kv.extent(0), kRows, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t)
       for (Index h = 0; h < s.n_heads; ++h) {
-        const float* from = &kv(t, h * (s.nope + s.value));
-        float* key = &k(t, h * (s.nope + s.rope));
+        const Real* from = &kv(t, h * (s.nope + s.value));
+        Real* key = &k(t, h * (s.nope + s.rope));
         std::copy_n(from, s.nope, key);
         std::copy_n(&k_rope(t, 0), s.rope, key + s.nope);
         std::copy_n(from + s.nope, s.value, &v(t, h * s.value));
@@ -25,21 +24,42 @@ void mla_split_heads(const MlaHeads& s, View2<const float> kv, View2<const float
   });
 }
 
-void mla_split_heads_backward(const MlaHeads& s, View2<const float> dk, View2<const float> dv,
-                              View2<float> dkv, View2<float> dk_rope) {
+template <class Real>
+void split_backward(const MlaHeads& s, View2<const Real> dk, View2<const Real> dv, View2<Real> dkv,
+                    View2<Real> dk_rope) {
   parallel_ranges(dk.extent(0), kRows, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
-      float* shared = &dk_rope(t, 0);
-      std::fill_n(shared, s.rope, 0.0f);
+      Real* shared = &dk_rope(t, 0);
+      std::fill_n(shared, s.rope, Real(0));
       for (Index h = 0; h < s.n_heads; ++h) {
-        const float* dkey = &dk(t, h * (s.nope + s.rope));
-        float* to = &dkv(t, h * (s.nope + s.value));
+        const Real* dkey = &dk(t, h * (s.nope + s.rope));
+        Real* to = &dkv(t, h * (s.nope + s.value));
         std::copy_n(dkey, s.nope, to);
         std::copy_n(&dv(t, h * s.value), s.value, to + s.nope);
         for (Index r = 0; r < s.rope; ++r) shared[r] += dkey[s.nope + r];
       }
     }
   });
+}
+
+}  // namespace
+
+void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
+                     View2<float> k, View2<float> v) {
+  split(shape, kv, k_rope, k, v);
+}
+void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const double> k_rope,
+                     View2<double> k, View2<double> v) {
+  split(shape, kv, k_rope, k, v);
+}
+
+void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
+                              View2<float> dkv, View2<float> dk_rope) {
+  split_backward(shape, dk, dv, dkv, dk_rope);
+}
+void mla_split_heads_backward(const MlaHeads& shape, View2<const double> dk, View2<const double> dv,
+                              View2<double> dkv, View2<double> dk_rope) {
+  split_backward(shape, dk, dv, dkv, dk_rope);
 }
 
 }  // namespace minke

@@ -13,12 +13,18 @@ struct MlaHeads {
   Index value;    // V
 };
 
+// Both for float and double.
+//
 // k [T, H (N+R)]: per head the N elements, then k_rope.  v [T, H V].
 void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
                      View2<float> k, View2<float> v);
+void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const double> k_rope,
+                     View2<double> k, View2<double> v);
 
 // The transpose: dkv [T, H (N+V)], dk_rope [T, R] (summed over heads, rising), both overwritten.
 void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
                               View2<float> dkv, View2<float> dk_rope);
+void mla_split_heads_backward(const MlaHeads& shape, View2<const double> dk, View2<const double> dv,
+                              View2<double> dkv, View2<double> dk_rope);
 
 }  // namespace minke

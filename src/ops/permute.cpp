@@ -40,6 +40,28 @@ void convert_rows(View2<const From> from, View2<To> to) {
   });
 }
 
+template <class Real>
+void gather(View2<const Real> x, const ExpertOrder& order, View2<Real> rows) {
+  const Index D = x.extent(1);
+  check_extents("gather_tokens", "rows", rows, {static_cast<Index>(order.token.size()), D});
+  each_row(rows, [&](Index r, Real* row) {
+    const Index token = order.token[static_cast<std::size_t>(r)];
+    std::memcpy(row, x.data() + token * x.stride(0), static_cast<std::size_t>(D) * sizeof(Real));
+  });
+}
+
+template <class Real>
+void add_rows(View2<const Real> a, View2<const Real> b, View2<Real> y) {
+  const Index D = a.extent(1);
+  check_extents("add", "b", b, {a.extent(0), D});
+  check_extents("add", "y", y, {a.extent(0), D});
+  each_row(y, [&](Index t, Real* sum) {
+    const Real* p = a.data() + t * a.stride(0);
+    const Real* q = b.data() + t * b.stride(0);
+    for (Index d = 0; d < D; ++d) sum[d] = p[d] + q[d];
+  });
+}
+
 }  // namespace
 
 ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts) {
@@ -70,13 +92,61 @@ ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts) {
   return order;
 }
 
+namespace reference {
+
+template <class T>
+void combine_experts(View2<const T> rows, const ExpertOrder& order, View2<const T> weights,
+                     View2<T> y) {
+  const Index K = weights.extent(1);
+  for (Index t = 0; t < y.extent(0); ++t)
+    for (Index k = 0; k < K; ++k) {
+      const Index r = order.row[static_cast<std::size_t>(t * K + k)];
+      for (Index d = 0; d < y.extent(1); ++d) y(t, d) += weights(t, k) * rows(r, d);
+    }
+}
+
+template <class T>
+void combine_experts_backward(View2<const T> dy, View2<const T> rows, const ExpertOrder& order,
+                              View2<const T> weights, View2<T> drows, View2<T> dweights) {
+  const Index K = weights.extent(1);
+  for (Index t = 0; t < dy.extent(0); ++t)
+    for (Index k = 0; k < K; ++k) {
+      const Index r = order.row[static_cast<std::size_t>(t * K + k)];
+      T dot = 0;
+      for (Index d = 0; d < dy.extent(1); ++d) {
+        drows(r, d) = weights(t, k) * dy(t, d);
+        dot += dy(t, d) * rows(r, d);
+      }
+      dweights(t, k) = dot;
+    }
+}
+
+template <class T>
+void gather_tokens_backward(View2<const T> drows, const ExpertOrder& order, View2<T> dx) {
+  const Index K = choices_per_token("gather_tokens_backward", order, dx.extent(0));
+  for (Index t = 0; t < dx.extent(0); ++t)
+    for (Index k = 0; k < K; ++k) {
+      const Index r = order.row[static_cast<std::size_t>(t * K + k)];
+      for (Index d = 0; d < dx.extent(1); ++d) dx(t, d) += drows(r, d);
+    }
+}
+
+#define MINKE_INSTANTIATE(T)                                                                     \
+  template void combine_experts(View2<const T>, const ExpertOrder&, View2<const T>, View2<T>);   \
+  template void combine_experts_backward(View2<const T>, View2<const T>, const ExpertOrder&,     \
+                                         View2<const T>, View2<T>, View2<T>);                    \
+  template void gather_tokens_backward(View2<const T>, const ExpertOrder&, View2<T>);
+MINKE_INSTANTIATE(float)
+MINKE_INSTANTIATE(double)
+#undef MINKE_INSTANTIATE
+
+}  // namespace reference
+
 void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows) {
-  const Index D = x.extent(1);
-  check_extents("gather_tokens", "rows", rows, {static_cast<Index>(order.token.size()), D});
-  each_row(rows, [&](Index r, float* row) {
-    const Index token = order.token[static_cast<std::size_t>(r)];
-    std::memcpy(row, x.data() + token * x.stride(0), static_cast<std::size_t>(D) * sizeof(float));
-  });
+  gather(x, order, rows);
+}
+void gather_tokens(View2<const double> x, const ExpertOrder& order, View2<double> rows) {
+  gather(x, order, rows);
 }
 
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
@@ -122,22 +192,36 @@ void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, 
   });
 }
 
+void combine_experts(View2<const double> rows, const ExpertOrder& order,
+                     View2<const double> weights, View2<double> y) {
+  reference::combine_experts(rows, order, weights, y);
+}
+
+void combine_experts_backward(View2<const double> dy, View2<const double> rows,
+                              const ExpertOrder& order, View2<const double> weights,
+                              View2<double> drows, View2<double> dweights) {
+  reference::combine_experts_backward(dy, rows, order, weights, drows, dweights);
+}
+
+void gather_tokens_backward(View2<const double> drows, const ExpertOrder& order, View2<double> dx) {
+  reference::gather_tokens_backward(drows, order, dx);
+}
+
 void add(View2<const float> a, View2<const float> b, View2<float> y) {
-  const Index D = a.extent(1);
-  check_extents("add", "b", b, {a.extent(0), D});
-  check_extents("add", "y", y, {a.extent(0), D});
-  each_row(y, [&](Index t, float* sum) {
-    const float* p = a.data() + t * a.stride(0);
-    const float* q = b.data() + t * b.stride(0);
-    for (Index d = 0; d < D; ++d) sum[d] = p[d] + q[d];
-  });
+  add_rows(a, b, y);
 }
 
 void add_to(View2<const float> a, View2<float> y) {
-  add(y, a, y);
+  add_rows<float>(y, a, y);
+}
+void add_to(View2<const double> a, View2<double> y) {
+  add_rows<double>(y, a, y);
 }
 
 void copy(View2<const float> from, View2<float> to) {
+  convert_rows(from, to);
+}
+void copy(View2<const double> from, View2<double> to) {
   convert_rows(from, to);
 }
 void copy(View2<const float> from, View2<BF16> to) {
@@ -148,9 +232,15 @@ void copy(View2<const float> from, View2<BF16> to) {
 void copy(View2<const BF16> from, View2<float> to) {
   convert_rows(from, to);
 }
+void copy(View2<const float> from, View2<double> to) {
+  convert_rows(from, to);
+}
 
 void fill(View2<float> y, float value) {
   each_row(y, [&](Index, float* row) { std::fill_n(row, y.extent(1), value); });
+}
+void fill(View2<double> y, double value) {
+  each_row(y, [&](Index, double* row) { std::fill_n(row, y.extent(1), value); });
 }
 
 }  // namespace minke

@@ -34,14 +34,38 @@ void combine_experts_backward(View2<const float> dy, View2<const float> rows,
 // The gradient of gather_tokens: dx[t] += sum_k drows[row(t, k)], k rising.
 void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, View2<float> dx);
 
+// In double.
+void gather_tokens(View2<const double> x, const ExpertOrder& order, View2<double> rows);
+void combine_experts(View2<const double> rows, const ExpertOrder& order,
+                     View2<const double> weights, View2<double> y);
+void combine_experts_backward(View2<const double> dy, View2<const double> rows,
+                              const ExpertOrder& order, View2<const double> weights,
+                              View2<double> drows, View2<double> dweights);
+void gather_tokens_backward(View2<const double> drows, const ExpertOrder& order, View2<double> dx);
+
 // y = a + b and y += a, element by element; extents agree, y may be a or b.
 void add(View2<const float> a, View2<const float> b, View2<float> y);
 void add_to(View2<const float> a, View2<float> y);
+void add_to(View2<const double> a, View2<double> y);
 // Copies rows (either side may be strided).
 void copy(View2<const float> from, View2<float> to);
-// y = BF16(x) rounded to nearest even; copies between element types.
+void copy(View2<const double> from, View2<double> to);
+// Copies between element types: BF16(x) rounds to nearest even, the others widen.
 void copy(View2<const float> from, View2<BF16> to);
 void copy(View2<const BF16> from, View2<float> to);
+void copy(View2<const float> from, View2<double> to);
 void fill(View2<float> y, float value);
+void fill(View2<double> y, double value);
+
+namespace reference {
+template <class T>
+void combine_experts(View2<const T> rows, const ExpertOrder& order, View2<const T> weights,
+                     View2<T> y);
+template <class T>
+void combine_experts_backward(View2<const T> dy, View2<const T> rows, const ExpertOrder& order,
+                              View2<const T> weights, View2<T> drows, View2<T> dweights);
+template <class T>
+void gather_tokens_backward(View2<const T> drows, const ExpertOrder& order, View2<T> dx);
+}  // namespace reference
 
 }  // namespace minke

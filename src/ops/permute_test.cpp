@@ -112,6 +112,59 @@ TEST(Permute, GradientsOfCombineAreItsDerivatives) {
   expect_derivative(weights, dweights);
 }
 
+TEST(Permute, EveryFormAgreesWithTheDefinitions) {
+  const Index T = 9, K = 3, D = 17;
+  const ExpertOrder order = sort_by_expert(choices(T, K, 5).view(), 5);
+  const auto rows = Matrix<double>::random(T * K, D, 1), weights = Matrix<double>::random(T, K, 2);
+  const auto dy = Matrix<double>::random(T, D, 3), start = Matrix<double>::random(T, D, 4);
+  auto y = start, dx = start;
+  Matrix<double> drows(T * K, D), dweights(T, K);
+  combine_experts(rows.view(), order, weights.view(), y.view());
+  combine_experts_backward(dy.view(), rows.view(), order, weights.view(), drows.view(),
+                           dweights.view());
+  gather_tokens_backward(rows.view(), order, dx.view());
+  test::on_every_isa([&] {
+    const auto frows = rows.as<float>(), fweights = weights.as<float>(), fdy = dy.as<float>();
+    auto fy = start.as<float>(), fdx = fy;
+    Matrix<float> fdrows(T * K, D), fdweights(T, K);
+    combine_experts(frows.view(), order, fweights.view(), fy.view());
+    combine_experts_backward(fdy.view(), frows.view(), order, fweights.view(), fdrows.view(),
+                             fdweights.view());
+    gather_tokens_backward(frows.view(), order, fdx.view());
+    // Sums of at most 17 products of unit size, each rounded to 6e-8 of sums up to about 10.
+    test::expect_near(fy, y, 1e-5, 0, "y");
+    test::expect_near(fdrows, drows, 1e-5, 0, "drows");
+    test::expect_near(fdweights, dweights, 1e-5, 0, "dweights");
+    test::expect_near(fdx, dx, 1e-5, 0, "dx");
+  });
+}
+
+// combine is bilinear, so central differences are exact but for rounding.
+TEST(PermuteReference, GradientsAgreeWithCentralDifferences) {
+  const Index T = 5, K = 2, D = 4;
+  const ExpertOrder order = sort_by_expert(choices(T, K, 3).view(), 3);
+  auto rows = Matrix<double>::random(T * K, D, 1), weights = Matrix<double>::random(T, K, 2);
+  auto x = Matrix<double>::random(T, D, 4);
+  const auto dy = Matrix<double>::random(T, D, 3),
+             drow_weights = Matrix<double>::random(T * K, D, 5);
+  Matrix<double> drows(T * K, D), dweights(T, K), dx(T, D);
+  reference::combine_experts_backward<double>(dy.view(), rows.view(), order, weights.view(),
+                                              drows.view(), dweights.view());
+  const auto combined = [&] {
+    Matrix<double> y(T, D);
+    reference::combine_experts<double>(rows.view(), order, weights.view(), y.view());
+    return test::weighted_sum(y, dy);
+  };
+  test::expect_gradient(rows.data, drows.data, combined);
+  test::expect_gradient(weights.data, dweights.data, combined);
+  reference::gather_tokens_backward<double>(drow_weights.view(), order, dx.view());
+  test::expect_gradient(x.data, dx.data, [&] {
+    Matrix<double> gathered(T * K, D);
+    gather_tokens(x.view(), order, gathered.view());
+    return test::weighted_sum(gathered, drow_weights);
+  });
+}
+
 TEST(Permute, CombiningGivesTheSameBitsOnAnyThreads) {
   const Index T = 150, K = 4, D = 33;
   const ExpertOrder order = sort_by_expert(choices(T, K, 9).view(), 9);

@@ -63,7 +63,7 @@ MINKE_INSTANTIATE(double)
 
 }  // namespace reference
 
-void rmsnorm_forward(View2<const float> x, View1<const float> gain, float eps, View2<float> y,
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<float> y,
                      View1<float> rstd) {
   const Index T = x.extent(0), D = x.extent(1);
   check_extents("rmsnorm_forward", "gain", gain, {D});
@@ -73,7 +73,8 @@ void rmsnorm_forward(View2<const float> x, View1<const float> gain, float eps, V
   const auto& kernels = elementwise();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
-      const float r = kernels.rmsnorm(x[t].data(), gain.data(), eps, y[t].data(), D);
+      const float r =
+          kernels.rmsnorm(x[t].data(), gain.data(), static_cast<float>(eps), y[t].data(), D);
       if (keep) rstd(t) = r;
     }
   });
@@ -105,6 +106,21 @@ void rmsnorm_backward_weight(View2<const float> dy, View2<const float> x, View1<
         {dy.data() + begin, x.data() + begin, dy.stride(0), x.stride(0), T, end - begin},
         rstd.data(), dgain.data() + begin);
   });
+}
+
+void rmsnorm_forward(View2<const double> x, View1<const double> gain, double eps, View2<double> y,
+                     View1<double> rstd) {
+  reference::rmsnorm_forward(x, gain, eps, y, rstd);
+}
+
+void rmsnorm_backward_input(View2<const double> dy, View2<const double> x, View1<const double> gain,
+                            View1<const double> rstd, View2<double> dx) {
+  reference::rmsnorm_backward_input(dy, x, gain, rstd, dx);
+}
+
+void rmsnorm_backward_weight(View2<const double> dy, View2<const double> x,
+                             View1<const double> rstd, View1<double> dgain) {
+  reference::rmsnorm_backward_weight(dy, x, rstd, dgain);
 }
 
 }  // namespace minke

@@ -7,7 +7,7 @@
 namespace minke {
 
 // x [T, D], gain [D] -> y [T, D], rstd [T] (kept for the backward pass, may be empty). y may be x.
-void rmsnorm_forward(View2<const float> x, View1<const float> gain, float eps, View2<float> y,
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<float> y,
                      View1<float> rstd = {});
 
 // dy, x [T, D] -> dx [T, D], overwritten; dx may be dy. With xhat = x rstd:
@@ -18,6 +18,14 @@ void rmsnorm_backward_input(View2<const float> dy, View2<const float> x, View1<c
 // dgain [D] += sum_t dy x rstd
 void rmsnorm_backward_weight(View2<const float> dy, View2<const float> x, View1<const float> rstd,
                              View1<float> dgain);
+
+// In double: the definitions.
+void rmsnorm_forward(View2<const double> x, View1<const double> gain, double eps, View2<double> y,
+                     View1<double> rstd = {});
+void rmsnorm_backward_input(View2<const double> dy, View2<const double> x, View1<const double> gain,
+                            View1<const double> rstd, View2<double> dx);
+void rmsnorm_backward_weight(View2<const double> dy, View2<const double> x,
+                             View1<const double> rstd, View1<double> dgain);
 
 namespace reference {
 template <class T>

@@ -19,8 +19,9 @@ struct YarnScaling {
   Index original_length = 4096;
 };
 
-// [R / 2], computed in double and rounded once.
-std::vector<float> rope_inverse_frequencies(Index rope_width, double theta,
+// [R / 2], computed in double and rounded once to T, float or double.
+template <class T = float>
+std::vector<T> rope_inverse_frequencies(Index rope_width, double theta,
                                             const std::optional<YarnScaling>& yarn);
 // 0.1 * mscale_all_dim * ln(factor) + 1 (1 without YaRN or for factor <= 1): the softmax scale is
 // multiplied by its square.
@@ -37,6 +38,12 @@ enum class Turn { Forward, Backward };  // Backward is the transpose: the gradie
 
 // x [T, H, R], turned in place; heads and rows may be strided.
 void rope_apply(View3<float> x, View2<const float> cos, View2<const float> sin,
+                Turn turn = Turn::Forward);
+
+// In double: the definitions.
+void rope_angles(std::span<const Index> positions, std::span<const double> inv_freq,
+                 double magnitude, View2<double> cos, View2<double> sin);
+void rope_apply(View3<double> x, View2<const double> cos, View2<const double> sin,
                 Turn turn = Turn::Forward);
 
 namespace reference {

@@ -69,6 +69,17 @@ struct Published {
 };
 const Published kPublished[] = {{"v3", {}}, {"v2lite", {40, 32, 1, 0.707, 0.707, 4096}}};
 
+TEST(Rope, FrequenciesInDoubleAreNotWidenedOnes) {
+  const auto wide = rope_inverse_frequencies<double>(16, 10000, YarnScaling{});
+  const auto narrow = rope_inverse_frequencies(16, 10000, YarnScaling{});
+  bool differ = false;
+  for (std::size_t i = 0; i < wide.size(); ++i) {
+    EXPECT_EQ(static_cast<float>(wide[i]), narrow[i]);
+    differ = differ || wide[i] != static_cast<double>(narrow[i]);
+  }
+  EXPECT_TRUE(differ);
+}
+
 TEST(RopeGolden, FrequenciesAndAnglesOfThePublishedSettings) {
   const test::GoldenFile golden("tiny-yarn/expected.safetensors");
   const auto positions = golden.numbers<Index>("rope.positions");

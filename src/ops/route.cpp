@@ -263,6 +263,28 @@ double balance_loss(const RouteShape& shape, View2<const float> scores, Index le
   return loss;
 }
 
+void route_forward(const RouteShape& shape, View2<const double> logits, View1<const double> bias,
+                   View2<double> scores, View2<std::int32_t> indices, View2<double> weights) {
+  check_route(shape);
+  reference::route_forward(shape, logits, bias, scores, indices, weights);
+}
+
+void route_backward_weights(const RouteShape& shape, View2<const double> dweights,
+                            View2<const double> scores, View2<const std::int32_t> indices,
+                            View2<double> dscores) {
+  reference::route_backward_weights(shape, dweights, scores, indices, dscores);
+}
+
+void route_backward_scores(View2<const double> dscores, View2<const double> scores,
+                           View2<double> dlogits) {
+  reference::route_backward_scores(dscores, scores, dlogits);
+}
+
+double balance_loss(const RouteShape& shape, View2<const double> scores, Index length, double alpha,
+                    View2<double> f, View2<double> p, View2<double> dscores) {
+  return reference::balance_loss(shape, scores, length, alpha, f, p, dscores);
+}
+
 void count_loads(View2<const std::int32_t> indices, std::span<std::int64_t> load) {
   const Index E = static_cast<Index>(load.size());
   for (Index t = 0; t < indices.extent(0); ++t)

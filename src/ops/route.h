@@ -18,7 +18,7 @@ struct RouteShape {
   Index top_k;        // K
   Index n_group = 1, topk_group = 1;
   bool normalize = true;
-  float scale = 1;
+  double scale = 1;
 };
 
 // logits [T, E], bias [E] -> scores [T, E], indices [T, K] by falling s + b, weights [T, K]. The sum
@@ -42,6 +42,17 @@ void route_backward_scores(View2<const float> dscores, View2<const float> scores
 // when that is not empty.
 double balance_loss(const RouteShape& shape, View2<const float> scores, Index length, double alpha,
                     View2<double> f, View2<double> p, View2<float> dscores);
+
+// In double: the definitions.
+void route_forward(const RouteShape& shape, View2<const double> logits, View1<const double> bias,
+                   View2<double> scores, View2<std::int32_t> indices, View2<double> weights);
+void route_backward_weights(const RouteShape& shape, View2<const double> dweights,
+                            View2<const double> scores, View2<const std::int32_t> indices,
+                            View2<double> dscores);
+void route_backward_scores(View2<const double> dscores, View2<const double> scores,
+                           View2<double> dlogits);
+double balance_loss(const RouteShape& shape, View2<const double> scores, Index length, double alpha,
+                    View2<double> f, View2<double> p, View2<double> dscores);
 
 // Selections per expert, as integers: load[i] += #{(t, k) : indices[t, k] = i}.
 void count_loads(View2<const std::int32_t> indices, std::span<std::int64_t> load);

@@ -74,4 +74,13 @@ void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2
   });
 }
 
+void swiglu_forward(View2<const double> gate, View2<const double> up, View2<double> y) {
+  reference::swiglu_forward(gate, up, y);
+}
+
+void swiglu_backward_input(View2<const double> dy, View2<const double> gate, View2<const double> up,
+                           View2<double> dgate, View2<double> dup) {
+  reference::swiglu_backward_input(dy, gate, up, dgate, dup);
+}
+
 }  // namespace minke

@@ -13,6 +13,11 @@ void swiglu_forward(View2<const float> gate, View2<const float> up, View2<float>
 void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
                            View2<float> dgate, View2<float> dup);
 
+// In double: the definitions.
+void swiglu_forward(View2<const double> gate, View2<const double> up, View2<double> y);
+void swiglu_backward_input(View2<const double> dy, View2<const double> gate, View2<const double> up,
+                           View2<double> dgate, View2<double> dup);
+
 namespace reference {
 template <class T>
 void swiglu_forward(View2<const T> gate, View2<const T> up, View2<T> y);

@@ -28,10 +28,14 @@ class Tensor {
   Tensor() = default;
   // Elements are zero. Large tensors ask for huge pages.
   Tensor(DType dtype, Shape shape, Device device = Device::Cpu);
-  static Tensor zeros(Shape shape) { return Tensor(DType::F32, std::move(shape)); }
+  template <class T = float> static Tensor zeros(Shape shape) {
+    return Tensor(dtype_of<T>, std::move(shape));
+  }
   // Elements are whatever memory held: for results that are overwritten whole.
   static Tensor uninitialized(DType dtype, Shape shape);
-  static Tensor uninitialized(Shape shape) { return uninitialized(DType::F32, std::move(shape)); }
+  template <class T = float> static Tensor uninitialized(Shape shape) {
+    return uninitialized(dtype_of<T>, std::move(shape));
+  }
 
   Tensor(Tensor&&) noexcept = default;
   Tensor& operator=(Tensor&&) noexcept = default;
@@ -59,16 +63,22 @@ class Tensor {
     check<T, Rank>();
     return View<const T, Rank>(static_cast<const T*>(raw()), extents<Rank>());
   }
-  // The most frequent ones, FP32.
-  View1<float> v1() { return view<float, 1>(); }
-  View2<float> v2() { return view<float, 2>(); }
-  View3<float> v3() { return view<float, 3>(); }
-  View1<const float> v1() const { return view<float, 1>(); }
-  View2<const float> v2() const { return view<float, 2>(); }
-  View3<const float> v3() const { return view<float, 3>(); }
+  // The most frequent ones, FP32 unless the element type is given.
+  template <class T = float> View1<T> v1() { return view<T, 1>(); }
+  template <class T = float> View2<T> v2() { return view<T, 2>(); }
+  template <class T = float> View3<T> v3() { return view<T, 3>(); }
+  template <class T = float> View1<const T> v1() const { return view<T, 1>(); }
+  template <class T = float> View2<const T> v2() const { return view<T, 2>(); }
+  template <class T = float> View3<const T> v3() const { return view<T, 3>(); }
   // All elements in one row, whatever the rank.
-  View1<float> flat() { return View1<float>(static_cast<float*>(raw()), {size()}); }
-  View1<const float> flat() const { return View1<const float>(static_cast<const float*>(raw()), {size()}); }
+  template <class T = float> View1<T> flat() {
+    MINKE_ASSERT(dtype_ == dtype_of<T>);
+    return View1<T>(static_cast<T*>(raw()), {size()});
+  }
+  template <class T = float> View1<const T> flat() const {
+    MINKE_ASSERT(dtype_ == dtype_of<T>);
+    return View1<const T>(static_cast<const T*>(raw()), {size()});
+  }
 
  private:
   template <class T, int Rank> void check() const {
