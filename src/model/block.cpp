@@ -6,60 +6,65 @@
 namespace minke {
 namespace {
 
-SharedTensor normed(View2<const float> x, const Weight& gain, float eps, Tensor& rstd) {
-  auto y = std::make_shared<Tensor>(Tensor::uninitialized({x.extent(0), x.extent(1)}));
-  rstd = Tensor::uninitialized({x.extent(0)});
-  rmsnorm_forward(x, gain.dense.v1(), eps, y->v2(), rstd.v1());
+template <class Real>
+SharedTensor normed(const Tensor& x, const WeightOf<Real>& gain, double eps, Tensor& rstd) {
+  const std::shared_ptr<Tensor> y =
+      std::make_shared<Tensor>(Tensor::uninitialized<Real>(x.shape()));
+  rstd = Tensor::uninitialized<Real>({x.extent(0)});
+  rmsnorm_forward(x.v2<Real>(), gain.vector(), eps, y->v2<Real>(), rstd.v1<Real>());
   return y;
 }
 
 }  // namespace
 
-BlockSaved block_forward(const Model& model, const BlockWeights& w, SequenceBatch batch, Tensor x,
-                         Tensor& y, std::span<std::int64_t> load) {
-  const float eps = static_cast<float>(model.config.rms_norm_eps);
+template <class Real>
+BlockSaved block_forward(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                         SequenceBatch batch, Tensor x, Tensor& y, std::span<std::int64_t> load) {
+  const double eps = model.config.rms_norm_eps;
   const Shape shape = x.shape();
   BlockSaved s;
-  s.u = Tensor::uninitialized(shape);
-  s.attention = mla_forward(model, w.self_attn, batch,
-                            normed(x.v2(), w.input_layernorm, eps, s.x_rstd), s.u.v2());
-  add_to(x.v2(), s.u.v2());
+  s.u = Tensor::uninitialized<Real>(shape);
+  s.attention = mla_forward(model, w.self_attn, batch, normed(x, w.input_layernorm, eps, s.x_rstd),
+                            s.u.v2<Real>());
+  add_to(x.v2<Real>(), s.u.v2<Real>());
   s.x = std::move(x);
 
-  y = Tensor::uninitialized(shape);
-  SharedTensor h = normed(s.u.v2(), w.post_attention_layernorm, eps, s.u_rstd);
+  y = Tensor::uninitialized<Real>(shape);
+  SharedTensor h = normed(s.u, w.post_attention_layernorm, eps, s.u_rstd);
   if (w.is_moe)
-    s.moe = moe_forward(model.config, w.moe, std::move(h), y.v2(), load);
+    s.moe = moe_forward(model.config, w.moe, std::move(h), y.v2<Real>(), load);
   else
-    s.ffn = ffn_forward(w.mlp, std::move(h), y.v2());
-  add_to(s.u.v2(), y.v2());
+    s.ffn = ffn_forward(w.mlp, std::move(h), y.v2<Real>());
+  add_to(s.u.v2<Real>(), y.v2<Real>());
   return s;
 }
 
 // du = dy + dRMSNorm(dFFN(dy));   dx = du + dRMSNorm(dMLA(du))
-BlockWeightWork block_backward_input(const Model& model, const BlockWeights& w, SequenceBatch batch,
-                                     Tensor dy, BlockSaved s, BalanceTerm& balance, Tensor& dx) {
+template <class Real>
+BlockWeightWork block_backward_input(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                                     SequenceBatch batch, Tensor dy, BlockSaved s,
+                                     BalanceTerm& balance, Tensor& dx) {
   const Shape shape = dy.shape();
   BlockWeightWork work;
   const auto dy_shared = std::make_shared<const Tensor>(std::move(dy));
-  work.dnorm2 = Tensor::uninitialized(shape);
+  work.dnorm2 = Tensor::uninitialized<Real>(shape);
   if (w.is_moe)
     work.moe = moe_backward_input(model.config, w.moe, dy_shared, std::move(s.moe), balance,
-                                  work.dnorm2.v2());
+                                  work.dnorm2.v2<Real>());
   else
-    work.ffn = ffn_backward_input(w.mlp, dy_shared, std::move(s.ffn), work.dnorm2.v2());
-  auto du = std::make_shared<Tensor>(Tensor::uninitialized(shape));
-  rmsnorm_backward_input(work.dnorm2.v2(), s.u.v2(), w.post_attention_layernorm.dense.v1(),
-                         s.u_rstd.v1(), du->v2());
-  add_to(dy_shared->v2(), du->v2());
+    work.ffn = ffn_backward_input(w.mlp, dy_shared, std::move(s.ffn), work.dnorm2.v2<Real>());
+  const std::shared_ptr<Tensor> du = std::make_shared<Tensor>(Tensor::uninitialized<Real>(shape));
+  rmsnorm_backward_input(work.dnorm2.v2<Real>(), s.u.v2<Real>(),
+                         w.post_attention_layernorm.vector(), s.u_rstd.v1<Real>(), du->v2<Real>());
+  add_to(dy_shared->v2<Real>(), du->v2<Real>());
 
-  work.dnorm1 = Tensor::uninitialized(shape);
-  work.attention =
-      mla_backward_input(model, w.self_attn, batch, du, std::move(s.attention), work.dnorm1.v2());
-  dx = Tensor::uninitialized(shape);
-  rmsnorm_backward_input(work.dnorm1.v2(), s.x.v2(), w.input_layernorm.dense.v1(), s.x_rstd.v1(),
-                         dx.v2());
-  add_to(du->v2(), dx.v2());
+  work.dnorm1 = Tensor::uninitialized<Real>(shape);
+  work.attention = mla_backward_input(model, w.self_attn, batch, du, std::move(s.attention),
+                                      work.dnorm1.v2<Real>());
+  dx = Tensor::uninitialized<Real>(shape);
+  rmsnorm_backward_input(work.dnorm1.v2<Real>(), s.x.v2<Real>(), w.input_layernorm.vector(),
+                         s.x_rstd.v1<Real>(), dx.v2<Real>());
+  add_to(du->v2<Real>(), dx.v2<Real>());
   work.x = std::move(s.x);
   work.x_rstd = std::move(s.x_rstd);
   work.u = std::move(s.u);
@@ -67,15 +72,25 @@ BlockWeightWork block_backward_input(const Model& model, const BlockWeights& w, 
   return work;
 }
 
-void block_backward_weight(const Model& model, const BlockWeights& w, BlockWeightWork k,
-                           BlockGradients& dw) {
+template <class Real>
+void block_backward_weight(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                           BlockWeightWork k, BlockGradients& dw) {
   if (w.is_moe)
-    moe_backward_weight(model.config, std::move(k.moe), model.precision(), dw.moe);
+    moe_backward_weight<Real>(model.config, std::move(k.moe), model.precision(), dw.moe);
   else
-    ffn_backward_weight(std::move(k.ffn), model.precision(), dw.mlp);
-  rmsnorm_backward_weight(k.dnorm2.v2(), k.u.v2(), k.u_rstd.v1(), dw.post_attention_layernorm.v1());
+    ffn_backward_weight<Real>(std::move(k.ffn), model.precision(), dw.mlp);
+  rmsnorm_backward_weight(k.dnorm2.v2<Real>(), k.u.v2<Real>(), k.u_rstd.v1<Real>(),
+                          dw.post_attention_layernorm.v1<Real>());
   mla_backward_weight(model, std::move(k.attention), dw.self_attn);
-  rmsnorm_backward_weight(k.dnorm1.v2(), k.x.v2(), k.x_rstd.v1(), dw.input_layernorm.v1());
+  rmsnorm_backward_weight(k.dnorm1.v2<Real>(), k.x.v2<Real>(), k.x_rstd.v1<Real>(),
+                          dw.input_layernorm.v1<Real>());
 }
+
+template decltype(block_forward<float>) block_forward<float>;
+template decltype(block_forward<double>) block_forward<double>;
+template decltype(block_backward_input<float>) block_backward_input<float>;
+template decltype(block_backward_input<double>) block_backward_input<double>;
+template decltype(block_backward_weight<float>) block_backward_weight<float>;
+template decltype(block_backward_weight<double>) block_backward_weight<double>;
 
 }  // namespace minke

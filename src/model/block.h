@@ -21,12 +21,17 @@ struct BlockWeightWork {
 };
 
 // x [T, D] -> y [T, D]. load [E] += selections (MoE layers), when not empty.
-BlockSaved block_forward(const Model& model, const BlockWeights& w, SequenceBatch batch, Tensor x,
-                         Tensor& y, std::span<std::int64_t> load = {});
+template <class Real>
+BlockSaved block_forward(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                         SequenceBatch batch, Tensor x, Tensor& y,
+                         std::span<std::int64_t> load = {});
 // dy [T, D] -> dx.
-BlockWeightWork block_backward_input(const Model& model, const BlockWeights& w, SequenceBatch batch,
-                                     Tensor dy, BlockSaved saved, BalanceTerm& balance, Tensor& dx);
-void block_backward_weight(const Model& model, const BlockWeights& w, BlockWeightWork work,
-                           BlockGradients& dw);
+template <class Real>
+BlockWeightWork block_backward_input(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                                     SequenceBatch batch, Tensor dy, BlockSaved saved,
+                                     BalanceTerm& balance, Tensor& dx);
+template <class Real>
+void block_backward_weight(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                           BlockWeightWork work, BlockGradients& dw);
 
 }  // namespace minke

@@ -21,7 +21,7 @@ Tensor embed(const Model& model, std::span<const std::int32_t> tokens) {
 
 Tensor normed(const Model& model, View2<const float> x, const Weight& gain) {
   Tensor y = Tensor::uninitialized({x.extent(0), x.extent(1)});
-  rmsnorm_forward(x, gain.dense.v1(), static_cast<float>(model.config.rms_norm_eps), y.v2());
+  rmsnorm_forward(x, gain.dense.v1(), model.config.rms_norm_eps, y.v2());
   return y;
 }
 
@@ -70,7 +70,7 @@ Tensor cached_forward(const Model& model, std::span<const std::int32_t> tokens,
 Tensor cached_mtp_forward(const Model& model, Index k, std::span<const std::int32_t> tokens,
                           View2<const float> h, std::span<const Segment> segments, Trace* trace) {
   const MtpWeights& w = model.weights.mtp[static_cast<std::size_t>(k)];
-  const float eps = static_cast<float>(model.config.rms_norm_eps);
+  const double eps = model.config.rms_norm_eps;
   const Index T = h.extent(0), D = model.config.hidden_size;
   Tensor joined = Tensor::uninitialized({T, 2 * D});
   rmsnorm_forward(embed(model, tokens).v2(), w.enorm.dense.v1(), eps, joined.v2().columns(0, D));

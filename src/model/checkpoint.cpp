@@ -174,6 +174,8 @@ class Loader {
 }  // namespace
 
 Model load_model(const std::filesystem::path& directory, const LoadOptions& options) {
+  if (options.compute == Compute::Fp64)
+    throw ConfigError("compute fp64 is for training steps (minke step) alone; use fp32");
   const ModelConfig announced = ModelConfig::load(directory);
   const TensorStore store =
       TensorStore::open(directory, {.allow_symlinks = options.allow_symlinks});

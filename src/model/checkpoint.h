@@ -19,9 +19,10 @@ struct LoadOptions {
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 
-// Opens, checks every tensor's name, shape and type, dequantises or packs. MTP modules that
-// config.json announces but the files lack are reported with a warning and left out (the model's
-// config then counts those that are there). FormatError names the tensor and the file.
+// ConfigError for compute Fp64. Opens, checks every tensor's name, shape and type, dequantises or
+// packs. MTP modules that config.json announces but the files lack are reported with a warning and
+// left out (the model's config then counts those that are there). FormatError names the tensor and
+// the file.
 Model load_model(const std::filesystem::path& directory, const LoadOptions& options);
 
 // Weights as FP32 masters, for training. `config` is what load gave (MTP as present).

@@ -348,9 +348,9 @@ void ModelConfig::save(const std::filesystem::path& directory) const {
   write_file_atomic(directory / "config.json", to_json().dump(2) + "\n");
 }
 
-float ModelConfig::softmax_scale() const {
+double ModelConfig::softmax_scale() const {
   const double mscale = softmax_mscale(rope_scaling);
-  return static_cast<float>(mscale * mscale / std::sqrt(static_cast<double>(qk_head_dim())));
+  return mscale * mscale / std::sqrt(static_cast<double>(qk_head_dim()));
 }
 
 RouteShape ModelConfig::route_shape() const {
@@ -359,7 +359,7 @@ RouteShape ModelConfig::route_shape() const {
           .n_group = n_group,
           .topk_group = topk_group,
           .normalize = norm_topk_prob,
-          .scale = static_cast<float>(routed_scaling_factor)};
+          .scale = routed_scaling_factor};
 }
 
 AttentionShape ModelConfig::expanded_attention() const {

@@ -70,7 +70,7 @@ struct ModelConfig {
   Index qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   Index shared_width() const { return n_shared_experts * moe_intermediate_size; }
   Index cache_row() const { return kv_lora_rank + qk_rope_head_dim; }  // elements a token and layer
-  float softmax_scale() const;
+  double softmax_scale() const;
   RouteShape route_shape() const;
   AttentionShape expanded_attention() const;
   AttentionShape absorbed_attention() const;
@@ -81,6 +81,6 @@ struct ModelConfig {
 
 // The latent norms (`q_a_layernorm`, `kv_a_layernorm`) keep this whatever rms_norm_eps says, as in
 // the published code.
-inline constexpr float kLatentNormEps = 1e-6f;
+inline constexpr double kLatentNormEps = 1e-6;
 
 }  // namespace minke

@@ -1,29 +1,57 @@
 #include "model/dispatch.h"
 
 namespace minke {
+namespace {
+
+template <class Real>
+Tensor gathered(View2<const Real> x, const ExpertOrder& order) {
+  Tensor rows = Tensor::uninitialized<Real>({static_cast<Index>(order.token.size()), x.extent(1)});
+  gather_tokens(x, order, rows.v2<Real>());
+  return rows;
+}
+
+template <class Real>
+Tensor combined_backward(View2<const Real> dy, View2<const Real> rows, const ExpertOrder& order,
+                         View2<const Real> weights, View2<Real> dweights) {
+  Tensor drows = Tensor::uninitialized<Real>({rows.extent(0), dy.extent(1)});
+  combine_experts_backward(dy, rows, order, weights, drows.v2<Real>(), dweights);
+  return drows;
+}
+
+}  // namespace
 
 void LocalDispatch::plan(View2<const std::int32_t> indices, Index n_experts) {
   order_ = sort_by_expert(indices, n_experts);
 }
 
 Tensor LocalDispatch::send(View2<const float> x) {
-  Tensor rows = Tensor::uninitialized({n_rows(), x.extent(1)});
-  gather_tokens(x, order_, rows.v2());
-  return rows;
+  return gathered(x, order_);
+}
+Tensor LocalDispatch::send(View2<const double> x) {
+  return gathered(x, order_);
 }
 
 void LocalDispatch::combine(View2<const float> rows, View2<const float> weights, View2<float> y) {
   combine_experts(rows, order_, weights, y);
 }
+void LocalDispatch::combine(View2<const double> rows, View2<const double> weights,
+                            View2<double> y) {
+  combine_experts(rows, order_, weights, y);
+}
 
 Tensor LocalDispatch::combine_backward(View2<const float> dy, View2<const float> rows,
                                        View2<const float> weights, View2<float> dweights) {
-  Tensor drows = Tensor::uninitialized({n_rows(), dy.extent(1)});
-  combine_experts_backward(dy, rows, order_, weights, drows.v2(), dweights);
-  return drows;
+  return combined_backward(dy, rows, order_, weights, dweights);
+}
+Tensor LocalDispatch::combine_backward(View2<const double> dy, View2<const double> rows,
+                                       View2<const double> weights, View2<double> dweights) {
+  return combined_backward(dy, rows, order_, weights, dweights);
 }
 
 void LocalDispatch::send_backward(View2<const float> drows, View2<float> dx) {
+  gather_tokens_backward(drows, order_, dx);
+}
+void LocalDispatch::send_backward(View2<const double> drows, View2<double> dx) {
   gather_tokens_backward(drows, order_, dx);
 }
 

@@ -1,5 +1,6 @@
 // Sending tokens to their experts and back. The layer below expert parallelism: model/ asks, a
-// communicator answers. LocalDispatch is the answer of one rank that holds every expert.
+// communicator answers. LocalDispatch is the answer of one rank that holds every expert. Rows are
+// FP32 or double, those of one call all of one type.
 #pragma once
 #include <span>
 
@@ -19,13 +20,18 @@ class Dispatch {
 
   // x [T, D] -> the rows that came here, sorted by expert.
   virtual Tensor send(View2<const float> x) = 0;
+  virtual Tensor send(View2<const double> x) = 0;
   // y [T, D] += sum_k weights[t, k] * (row of expert k of token t).
   virtual void combine(View2<const float> rows, View2<const float> weights, View2<float> y) = 0;
+  virtual void combine(View2<const double> rows, View2<const double> weights, View2<double> y) = 0;
 
   // The gradients: of combine (-> drows, dweights [T, K]) and of send (dx += ...).
   virtual Tensor combine_backward(View2<const float> dy, View2<const float> rows,
                                   View2<const float> weights, View2<float> dweights) = 0;
+  virtual Tensor combine_backward(View2<const double> dy, View2<const double> rows,
+                                  View2<const double> weights, View2<double> dweights) = 0;
   virtual void send_backward(View2<const float> drows, View2<float> dx) = 0;
+  virtual void send_backward(View2<const double> drows, View2<double> dx) = 0;
 };
 
 class LocalDispatch final : public Dispatch {
@@ -33,13 +39,17 @@ class LocalDispatch final : public Dispatch {
   void plan(View2<const std::int32_t> indices, Index n_experts) override;
   std::span<const Index> offsets() const override { return order_.offsets; }
   Tensor send(View2<const float> x) override;
+  Tensor send(View2<const double> x) override;
   void combine(View2<const float> rows, View2<const float> weights, View2<float> y) override;
+  void combine(View2<const double> rows, View2<const double> weights, View2<double> y) override;
   Tensor combine_backward(View2<const float> dy, View2<const float> rows,
                           View2<const float> weights, View2<float> dweights) override;
+  Tensor combine_backward(View2<const double> dy, View2<const double> rows,
+                          View2<const double> weights, View2<double> dweights) override;
   void send_backward(View2<const float> drows, View2<float> dx) override;
+  void send_backward(View2<const double> drows, View2<double> dx) override;
 
  private:
-  Index n_rows() const { return static_cast<Index>(order_.token.size()); }
   ExpertOrder order_;
 };
 

@@ -7,80 +7,82 @@
 namespace minke {
 namespace {
 
-using Part = Weight FfnWeights::*;
-
-// One packed matrix of every expert.
-std::vector<const PackedWeights*> packed(const MoeWeights& w, Part part, bool transposed) {
-  std::vector<const PackedWeights*> all;
+// One matrix of every expert.
+template <class Real>
+std::vector<const WeightOf<Real>*> matrices(const MoeWeightsOf<Real>& w,
+                                            WeightOf<Real> FfnWeightsOf<Real>::*part) {
+  std::vector<const WeightOf<Real>*> all;
   all.reserve(w.experts.size());
-  for (const FfnWeights& e : w.experts)
-    all.push_back(transposed ? &(e.*part).transposed : &(e.*part).forward);
+  for (const FfnWeightsOf<Real>& e : w.experts) all.push_back(&(e.*part));
   return all;
 }
 
-void apply_grouped(const MoeWeights& w, Part part, View2<const float> x,
-                   std::span<const Index> offsets, View2<float> y) {
-  const auto all = packed(w, part, false);
-  if ((w.experts.front().*part).fp8_product)
-    linear_fp8_grouped(x, offsets, all, y);
-  else
-    linear_grouped(x, offsets, all, y);
-}
-
-void gradient_grouped(MoeGradients& dw, Tensor FfnGradients::*part, View2<const float> dy,
-                      View2<const float> x, std::span<const Index> offsets, Precision precision) {
-  std::vector<View2<float>> all;
+template <class Real>
+void gradient_grouped(MoeGradients& dw, Tensor FfnGradients::*part, View2<const Real> dy,
+                      View2<const Real> x, std::span<const Index> offsets, Precision precision) {
+  std::vector<View2<Real>> all;
   all.reserve(dw.experts.size());
-  for (FfnGradients& e : dw.experts) all.push_back((e.*part).v2());
+  for (FfnGradients& e : dw.experts) all.push_back((e.*part).v2<Real>());
   linear_weight_gradient_grouped(dy, x, offsets, all, precision);
 }
 
 }  // namespace
 
-ExpertsSaved experts_forward(const MoeWeights& w, std::span<const Index> offsets,
-                             View2<const float> rows, View2<float> out) {
-  const Index n = rows.extent(0), F = w.experts.front().gate_proj.forward.n();
+template <class Real>
+ExpertsSaved experts_forward(const MoeWeightsOf<Real>& w, std::span<const Index> offsets,
+                             View2<const Real> rows, View2<Real> out) {
+  using Ffn = FfnWeightsOf<Real>;
+  const Index n = rows.extent(0), F = w.experts.front().gate_proj.n_outputs();
   ExpertsSaved s;
-  s.gate = Tensor::uninitialized({n, F});
-  s.up = Tensor::uninitialized({n, F});
-  apply_grouped(w, &FfnWeights::gate_proj, rows, offsets, s.gate.v2());
-  apply_grouped(w, &FfnWeights::up_proj, rows, offsets, s.up.v2());
-  Tensor hidden = Tensor::uninitialized({n, F});
-  swiglu_forward(s.gate.v2(), s.up.v2(), hidden.v2());
-  apply_grouped(w, &FfnWeights::down_proj, hidden.v2(), offsets, out);
+  s.gate = Tensor::uninitialized<Real>({n, F});
+  s.up = Tensor::uninitialized<Real>({n, F});
+  apply_grouped(matrices(w, &Ffn::gate_proj), rows, offsets, s.gate.v2<Real>());
+  apply_grouped(matrices(w, &Ffn::up_proj), rows, offsets, s.up.v2<Real>());
+  Tensor hidden = Tensor::uninitialized<Real>({n, F});
+  swiglu_forward(s.gate.v2<Real>(), s.up.v2<Real>(), hidden.v2<Real>());
+  apply_grouped(matrices(w, &Ffn::down_proj), hidden.v2<Real>(), offsets, out);
   return s;
 }
 
 // As ffn_backward_input, each product grouped by expert.
-ExpertsWeightWork experts_backward_input(const MoeWeights& w, std::span<const Index> offsets,
-                                         Tensor rows, Tensor drows_out, ExpertsSaved s,
-                                         View2<float> drows) {
-  const Index n = rows.extent(0), F = w.experts.front().gate_proj.forward.n();
+template <class Real>
+ExpertsWeightWork experts_backward_input(const MoeWeightsOf<Real>& w,
+                                         std::span<const Index> offsets, Tensor rows,
+                                         Tensor drows_out, ExpertsSaved s, View2<Real> drows) {
+  using Ffn = FfnWeightsOf<Real>;
+  const Index n = rows.extent(0), F = w.experts.front().gate_proj.n_outputs();
   ExpertsWeightWork work;
-  work.hidden = Tensor::uninitialized({n, F});
-  swiglu_forward(s.gate.v2(), s.up.v2(), work.hidden.v2());
-  Tensor dhidden = Tensor::uninitialized({n, F});
-  linear_grouped(drows_out.v2(), offsets, packed(w, &FfnWeights::down_proj, true), dhidden.v2());
-  swiglu_backward_input(dhidden.v2(), s.gate.v2(), s.up.v2(), s.gate.v2(), s.up.v2());
+  work.hidden = Tensor::uninitialized<Real>({n, F});
+  swiglu_forward(s.gate.v2<Real>(), s.up.v2<Real>(), work.hidden.v2<Real>());
+  Tensor dhidden = Tensor::uninitialized<Real>({n, F});
+  apply_transposed_grouped(matrices(w, &Ffn::down_proj), drows_out.v2<Real>(), offsets,
+                           dhidden.v2<Real>());
+  swiglu_backward_input(dhidden.v2<Real>(), s.gate.v2<Real>(), s.up.v2<Real>(), s.gate.v2<Real>(),
+                        s.up.v2<Real>());
   work.dgate = std::move(s.gate);
   work.dup = std::move(s.up);
-  linear_grouped(work.dgate.v2(), offsets, packed(w, &FfnWeights::gate_proj, true), drows);
-  linear_grouped(work.dup.v2(), offsets, packed(w, &FfnWeights::up_proj, true), drows, Write::Add);
+  apply_transposed_grouped(matrices(w, &Ffn::gate_proj), work.dgate.v2<Real>(), offsets, drows);
+  apply_transposed_grouped(matrices(w, &Ffn::up_proj), work.dup.v2<Real>(), offsets, drows,
+                           Write::Add);
   work.rows = std::move(rows);
   work.drows_out = std::move(drows_out);
   return work;
 }
 
+template <class Real>
 void experts_backward_weight(ExpertsWeightWork k, std::span<const Index> offsets,
                              Precision precision, MoeGradients& dw) {
-  gradient_grouped(dw, &FfnGradients::down_proj, k.drows_out.v2(), k.hidden.v2(), offsets,
-                   precision);
-  gradient_grouped(dw, &FfnGradients::gate_proj, k.dgate.v2(), k.rows.v2(), offsets, precision);
-  gradient_grouped(dw, &FfnGradients::up_proj, k.dup.v2(), k.rows.v2(), offsets, precision);
+  gradient_grouped<Real>(dw, &FfnGradients::down_proj, k.drows_out.v2<Real>(), k.hidden.v2<Real>(),
+                         offsets, precision);
+  gradient_grouped<Real>(dw, &FfnGradients::gate_proj, k.dgate.v2<Real>(), k.rows.v2<Real>(),
+                         offsets, precision);
+  gradient_grouped<Real>(dw, &FfnGradients::up_proj, k.dup.v2<Real>(), k.rows.v2<Real>(), offsets,
+                         precision);
 }
 
-MoeSaved moe_forward(const ModelConfig& c, const MoeWeights& w, SharedTensor x, View2<float> y,
-                     std::span<std::int64_t> load) {
+template <class Real>
+MoeSaved moe_forward(const ModelConfig& c, const MoeWeightsOf<Real>& w, SharedTensor x,
+                     View2<Real> y, std::span<std::int64_t> load) {
   MoeSaved s;
   s.gate = gate_forward(c, w, x);
   const auto indices = std::as_const(s.gate.indices).view<std::int32_t, 2>();
@@ -91,41 +93,57 @@ MoeSaved moe_forward(const ModelConfig& c, const MoeWeights& w, SharedTensor x, 
     fill(y, 0);
   s.dispatch = std::make_unique<LocalDispatch>();
   s.dispatch->plan(indices, c.n_routed_experts);
-  const Tensor rows = s.dispatch->send(x->v2());
-  s.out = Tensor::uninitialized({rows.extent(0), c.hidden_size});
-  s.experts = experts_forward(w, s.dispatch->offsets(), rows.v2(), s.out.v2());
-  s.dispatch->combine(s.out.v2(), s.gate.weights.v2(), y);
+  const Tensor rows = s.dispatch->send(x->v2<Real>());
+  s.out = Tensor::uninitialized<Real>({rows.extent(0), c.hidden_size});
+  s.experts = experts_forward<Real>(w, s.dispatch->offsets(), rows.v2<Real>(), s.out.v2<Real>());
+  s.dispatch->combine(s.out.v2<Real>(), s.gate.weights.v2<Real>(), y);
   return s;
 }
 
 // The expert inputs are gathered again from the saved x instead of being kept.
-MoeWeightWork moe_backward_input(const ModelConfig& c, const MoeWeights& w, SharedTensor dy,
-                                 MoeSaved s, BalanceTerm& balance, View2<float> dx) {
+template <class Real>
+MoeWeightWork moe_backward_input(const ModelConfig& c, const MoeWeightsOf<Real>& w, SharedTensor dy,
+                                 MoeSaved s, BalanceTerm& balance, View2<Real> dx) {
   MoeWeightWork work;
-  Tensor dweights = Tensor::uninitialized(s.gate.weights.shape());
-  Tensor drows_out =
-      s.dispatch->combine_backward(dy->v2(), s.out.v2(), s.gate.weights.v2(), dweights.v2());
+  Tensor dweights = Tensor::uninitialized<Real>(s.gate.weights.shape());
+  Tensor drows_out = s.dispatch->combine_backward(dy->v2<Real>(), s.out.v2<Real>(),
+                                                  s.gate.weights.v2<Real>(), dweights.v2<Real>());
   s.out = Tensor();
-  Tensor rows = s.dispatch->send(s.gate.x->v2());
-  Tensor drows = Tensor::uninitialized(rows.shape());
-  work.experts = experts_backward_input(w, s.dispatch->offsets(), std::move(rows),
-                                        std::move(drows_out), std::move(s.experts), drows.v2());
+  Tensor rows = s.dispatch->send(s.gate.x->v2<Real>());
+  Tensor drows = Tensor::uninitialized<Real>(rows.shape());
+  work.experts =
+      experts_backward_input(w, s.dispatch->offsets(), std::move(rows), std::move(drows_out),
+                             std::move(s.experts), drows.v2<Real>());
   if (c.n_shared_experts > 0)
     work.shared = ffn_backward_input(w.shared_experts, dy, std::move(s.shared), dx);
   else
     fill(dx, 0);
-  s.dispatch->send_backward(drows.v2(), dx);
-  work.gate = gate_backward_input(c, w, dweights.v2(), std::move(s.gate), balance, dx);
+  s.dispatch->send_backward(drows.v2<Real>(), dx);
+  work.gate = gate_backward_input<Real>(c, w, dweights.v2<Real>(), std::move(s.gate), balance, dx);
   work.dispatch = std::move(s.dispatch);
   return work;
 }
 
+template <class Real>
 void moe_backward_weight(const ModelConfig& c, MoeWeightWork k, Precision precision,
                          MoeGradients& dw) {
-  experts_backward_weight(std::move(k.experts), k.dispatch->offsets(), precision, dw);
+  experts_backward_weight<Real>(std::move(k.experts), k.dispatch->offsets(), precision, dw);
   if (c.n_shared_experts > 0)
-    ffn_backward_weight(std::move(k.shared), precision, dw.shared_experts);
-  gate_backward_weight(std::move(k.gate), dw);
+    ffn_backward_weight<Real>(std::move(k.shared), precision, dw.shared_experts);
+  gate_backward_weight<Real>(std::move(k.gate), dw);
 }
+
+template decltype(experts_forward<float>) experts_forward<float>;
+template decltype(experts_forward<double>) experts_forward<double>;
+template decltype(experts_backward_input<float>) experts_backward_input<float>;
+template decltype(experts_backward_input<double>) experts_backward_input<double>;
+template decltype(experts_backward_weight<float>) experts_backward_weight<float>;
+template decltype(experts_backward_weight<double>) experts_backward_weight<double>;
+template decltype(moe_forward<float>) moe_forward<float>;
+template decltype(moe_forward<double>) moe_forward<double>;
+template decltype(moe_backward_input<float>) moe_backward_input<float>;
+template decltype(moe_backward_input<double>) moe_backward_input<double>;
+template decltype(moe_backward_weight<float>) moe_backward_weight<float>;
+template decltype(moe_backward_weight<double>) moe_backward_weight<double>;
 
 }  // namespace minke

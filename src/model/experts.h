@@ -18,12 +18,15 @@ struct ExpertsWeightWork {
 };
 
 // rows [n, D] sorted by expert -> out [n, D].
-ExpertsSaved experts_forward(const MoeWeights& w, std::span<const Index> offsets,
-                             View2<const float> rows, View2<float> out);
+template <class Real>
+ExpertsSaved experts_forward(const MoeWeightsOf<Real>& w, std::span<const Index> offsets,
+                             View2<const Real> rows, View2<Real> out);
 // `rows` are the inputs of the forward; drows_out [n, D] -> drows [n, D], overwritten.
-ExpertsWeightWork experts_backward_input(const MoeWeights& w, std::span<const Index> offsets,
-                                         Tensor rows, Tensor drows_out, ExpertsSaved saved,
-                                         View2<float> drows);
+template <class Real>
+ExpertsWeightWork experts_backward_input(const MoeWeightsOf<Real>& w,
+                                         std::span<const Index> offsets, Tensor rows,
+                                         Tensor drows_out, ExpertsSaved saved, View2<Real> drows);
+template <class Real>
 void experts_backward_weight(ExpertsWeightWork work, std::span<const Index> offsets,
                              Precision precision, MoeGradients& dw);
 
@@ -42,11 +45,15 @@ struct MoeWeightWork {
 };
 
 // x [T, D] -> y [T, D], overwritten. load [E] += the selections made, when not empty.
-MoeSaved moe_forward(const ModelConfig& config, const MoeWeights& w, SharedTensor x, View2<float> y,
-                     std::span<std::int64_t> load = {});
+template <class Real>
+MoeSaved moe_forward(const ModelConfig& config, const MoeWeightsOf<Real>& w, SharedTensor x,
+                     View2<Real> y, std::span<std::int64_t> load = {});
 // dy [T, D] -> dx [T, D], overwritten.
-MoeWeightWork moe_backward_input(const ModelConfig& config, const MoeWeights& w, SharedTensor dy,
-                                 MoeSaved saved, BalanceTerm& balance, View2<float> dx);
+template <class Real>
+MoeWeightWork moe_backward_input(const ModelConfig& config, const MoeWeightsOf<Real>& w,
+                                 SharedTensor dy, MoeSaved saved, BalanceTerm& balance,
+                                 View2<Real> dx);
+template <class Real>
 void moe_backward_weight(const ModelConfig& config, MoeWeightWork work, Precision precision,
                          MoeGradients& dw);
 

@@ -16,11 +16,14 @@ struct FfnWeightWork {
 };
 
 // x [T, D] -> y [T, D], overwritten or added to.
-FfnSaved ffn_forward(const FfnWeights& w, SharedTensor x, View2<float> y,
+template <class Real>
+FfnSaved ffn_forward(const FfnWeightsOf<Real>& w, SharedTensor x, View2<Real> y,
                      Write write = Write::Overwrite);
 // dy [T, D] -> dx [T, D], overwritten or added to.
-FfnWeightWork ffn_backward_input(const FfnWeights& w, SharedTensor dy, FfnSaved saved,
-                                 View2<float> dx, Write write = Write::Overwrite);
+template <class Real>
+FfnWeightWork ffn_backward_input(const FfnWeightsOf<Real>& w, SharedTensor dy, FfnSaved saved,
+                                 View2<Real> dx, Write write = Write::Overwrite);
+template <class Real>
 void ffn_backward_weight(FfnWeightWork work, Precision precision, FfnGradients& dw);
 
 }  // namespace minke

@@ -1,5 +1,5 @@
-// The gate of an MoE layer (the report's equations 12-20): FP32 logits, biased choice, unbiased
-// weights, and the sequence-wise balance loss. The choice carries no gradient.
+// The gate of an MoE layer (the report's equations 12-20): logits in full precision, biased choice,
+// unbiased weights, and the sequence-wise balance loss. The choice carries no gradient.
 #pragma once
 #include "model/mla.h"
 #include "ops/route.h"
@@ -26,12 +26,15 @@ struct BalanceTerm {
 };
 
 // x [T, D] -> scores, choice and weights.
-GateSaved gate_forward(const ModelConfig& config, const MoeWeights& w, SharedTensor x);
+template <class Real>
+GateSaved gate_forward(const ModelConfig& config, const MoeWeightsOf<Real>& w, SharedTensor x);
 // dweights [T, K] -> dx [T, D], added to. The balance loss is computed here, with its gradient.
-GateWeightWork gate_backward_input(const ModelConfig& config, const MoeWeights& w,
-                                   View2<const float> dweights, GateSaved saved,
-                                   BalanceTerm& balance, View2<float> dx);
-// FP32 whatever the compute.
+template <class Real>
+GateWeightWork gate_backward_input(const ModelConfig& config, const MoeWeightsOf<Real>& w,
+                                   View2<const Real> dweights, GateSaved saved,
+                                   BalanceTerm& balance, View2<Real> dx);
+// Operands are never rounded, whatever the compute.
+template <class Real>
 void gate_backward_weight(GateWeightWork work, MoeGradients& dw);
 
 }  // namespace minke

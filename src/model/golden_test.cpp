@@ -60,14 +60,17 @@ std::vector<double> as_double(const Tensor& t) {
   return v;
 }
 
+// A double that the file holds in FP32 was rounded there: half a unit in the last place more.
 void expect_close(const Tensor& got, const Case& c, const std::string& name, double tolerance,
                   std::size_t from = 0) {
-  const std::vector<double> want = as_double(c.expected.read(name)), have = as_double(got);
+  const Tensor expected = c.expected.read(name);
+  const std::vector<double> want = as_double(expected), have = as_double(got);
+  const double stored = got.dtype() == DType::F64 && expected.dtype() == DType::F32 ? 0x1p-24 : 0.0;
   ASSERT_LE(from + have.size(), want.size()) << name;
   std::size_t worst = 0;
   double difference = 0;
   for (std::size_t i = 0; i < have.size(); ++i) {
-    const double d = std::abs(have[i] - want[from + i]);
+    const double d = std::abs(have[i] - want[from + i]) - stored * std::abs(want[from + i]);
     if (!(d <= difference)) difference = d, worst = i;
   }
   EXPECT_LE(difference, tolerance) << c.directory.filename() << " " << name << " at " << worst
@@ -239,14 +242,16 @@ TEST(ModelGoldenBf16, LogitsStayNearTheFloat64Ones) {
   }
 }
 
-class TrainingGolden : public testing::TestWithParam<const char*> {};
+struct FirstStepErrors {
+  double loss;      // relative
+  double balance;   // of P
+  double gradient;  // of the tensor's largest element
+};
 
-TEST_P(TrainingGolden, LossesLoadsAndGradientsOfTheFirstStep) {
-  const Case c(GetParam());
-  ModelConfig config;
-  ModelParameters<Tensor> masters = load_masters(c.directory, config);
-  const Model model = make_training_model(config, masters, Compute::Fp32);
-  ModelGradients gradients = zero_parameters(config);
+// Losses, loads, balance terms and gradients of the first step.
+template <class Real>
+void check_first_step(const Case& c, const ModelOf<Real>& model, ModelGradients gradients,
+                      const FirstStepErrors& allowed) {
   const auto& hyper = c.facts.at("hyper_parameters");
   const View2<const std::int32_t> tokens(c.ids.data(), {c.shape[1], c.shape[2]});
   const PassResult r = forward_backward(
@@ -255,7 +260,7 @@ TEST_P(TrainingGolden, LossesLoadsAndGradientsOfTheFirstStep) {
 
   const auto expect_loss = [&](const std::string& name, double value) {
     const double want = as_double(c.expected.read("step1.loss." + name))[0];
-    EXPECT_NEAR(value, want, 2e-6 * std::max(std::abs(want), 1e-3)) << name;
+    EXPECT_NEAR(value, want, allowed.loss * std::max(std::abs(want), 1e-3)) << name;
   };
   expect_loss("total", r.total);
   expect_loss("main", r.main);
@@ -269,15 +274,39 @@ TEST_P(TrainingGolden, LossesLoadsAndGradientsOfTheFirstStep) {
     for (std::size_t e = 0; e < layer.load.size(); ++e)
       EXPECT_EQ(layer.load[e], static_cast<const std::int64_t*>(load.raw())[e]);
     expect_close(layer.balance.f, c, fmt::format("balance.layers.{}.f", layer.layer), 1e-12);
-    expect_close(layer.balance.p, c, fmt::format("balance.layers.{}.P", layer.layer), 1e-6);
+    expect_close(layer.balance.p, c, fmt::format("balance.layers.{}.P", layer.layer),
+                 allowed.balance);
   }
-  visit_parameters(config, gradients, [&](const ParameterSpec& spec, Tensor& g) {
+  visit_parameters(model.config, gradients, [&](const ParameterSpec& spec, Tensor& g) {
     if (spec.role == Role::Bias) return;
     const auto want = as_double(c.expected.read("grad." + spec.name));
     double largest = 1e-12;
     for (double x : want) largest = std::max(largest, std::abs(x));
-    expect_close(g, c, "grad." + spec.name, 2e-5 * largest);
+    expect_close(g, c, "grad." + spec.name, allowed.gradient * largest);
   });
+}
+
+class TrainingGolden : public testing::TestWithParam<const char*> {};
+
+TEST_P(TrainingGolden, LossesLoadsAndGradientsOfTheFirstStep) {
+  const Case c(GetParam());
+  ModelConfig config;
+  ModelParameters<Tensor> masters = load_masters(c.directory, config);
+  const Model model = make_training_model(config, masters, Compute::Fp32);
+  check_first_step(c, model, zero_parameters(config), {2e-6, 1e-6, 2e-5});
+}
+
+// tests/golden/README.md measures 7.6e-7 (losses), 1.3e-7 (router) and 3.4e-6 (gradients) between
+// FP32 and double. Rounding in double is 2^-29 of that; sixteen-fold is allowed for another order
+// of sums. What the file holds in FP32 is rounded once more, expect_close knows.
+TEST_P(TrainingGolden, InDoubleAsExactAsTheFilesAre) {
+  const Case c(GetParam());
+  ModelConfig config;
+  ModelParameters<Tensor> masters = load_masters(c.directory, config);
+  ModelParameters<Tensor> wide = widened(config, masters);
+  const double rounding = 16 * 0x1p-29;
+  check_first_step(c, make_double_model(config, wide), zero_parameters(config, DType::F64),
+                   {7.6e-7 * rounding, 1.3e-7 * rounding, 3.4e-6 * rounding});
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, TrainingGolden, testing::Values("train-step", "train-step-mtp2"),

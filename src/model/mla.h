@@ -1,5 +1,6 @@
 // Multi-head latent attention (the report's equations 1-11), the form for training: expanded, over
-// whole sequences, forward, B and W. Inference over a latent cache is in model/mla_decode.h.
+// whole sequences, forward, B and W. Inference over a latent cache is in model/mla_decode.h. Real,
+// here and in the other layers, is float or double (model/weights.h); tensors are of that type.
 //
 //   c_q = RMSNorm(x W_DQ^T);   q = c_q W_UQ^T = [q_nope; q_rope] per head      (q = x W_Q^T without
 //   Q) [c; k_r] = x W_DKV^T;      c_kv = RMSNorm(c);   k_rope = RoPE(k_r), one for all heads
@@ -42,11 +43,15 @@ struct MlaWeightWork {
 };
 
 // x [T, D] -> y [T, D], overwritten.
-MlaSaved mla_forward(const Model& model, const MlaWeights& w, SequenceBatch batch, SharedTensor x,
-                     View2<float> y);
+template <class Real>
+MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, SequenceBatch batch,
+                     SharedTensor x, View2<Real> y);
 // dy [T, D] -> dx [T, D], overwritten.
-MlaWeightWork mla_backward_input(const Model& model, const MlaWeights& w, SequenceBatch batch,
-                                 SharedTensor dy, MlaSaved saved, View2<float> dx);
-void mla_backward_weight(const Model& model, MlaWeightWork work, MlaGradients& dw);
+template <class Real>
+MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w,
+                                 SequenceBatch batch, SharedTensor dy, MlaSaved saved,
+                                 View2<Real> dx);
+template <class Real>
+void mla_backward_weight(const ModelOf<Real>& model, MlaWeightWork work, MlaGradients& dw);
 
 }  // namespace minke

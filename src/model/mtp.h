@@ -18,12 +18,15 @@ struct MtpSaved {
 };
 
 // embedding, h [T, D] -> head_norm [T, D].
-MtpSaved mtp_forward(const Model& model, const MtpWeights& w, SequenceBatch batch, Tensor embedding,
-                     Tensor h, Tensor& head_norm, std::span<std::int64_t> load = {});
+template <class Real>
+MtpSaved mtp_forward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
+                     Tensor embedding, Tensor h, Tensor& head_norm,
+                     std::span<std::int64_t> load = {});
 
 // B and W in one: dhead_norm [T, D] -> dembedding, dh [T, D]. Weight gradients are added to dw.
-void mtp_backward(const Model& model, const MtpWeights& w, SequenceBatch batch,
-                  View2<const float> dhead_norm, MtpSaved saved, BalanceTerm& balance,
+template <class Real>
+void mtp_backward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
+                  View2<const Real> dhead_norm, MtpSaved saved, BalanceTerm& balance,
                   Tensor& dembedding, Tensor& dh, MtpGradients& dw);
 
 }  // namespace minke

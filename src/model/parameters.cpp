@@ -12,11 +12,22 @@ struct Nothing {};
 
 }  // namespace
 
-ModelParameters<Tensor> zero_parameters(const ModelConfig& c) {
+ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype) {
   ModelParameters<Tensor> p;
   visit_parameters(c, p,
-                   [](const ParameterSpec& spec, Tensor& t) { t = Tensor::zeros(spec.shape); });
+                   [&](const ParameterSpec& spec, Tensor& t) { t = Tensor(dtype, spec.shape); });
   return p;
+}
+
+ModelParameters<Tensor> widened(const ModelConfig& c, ModelParameters<Tensor>& p) {
+  ModelParameters<Tensor> wide = zero_parameters(c, DType::F64);
+  const auto from = list_parameters(c, p), to = list_parameters(c, wide);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    const std::array<Index, 2> row{1, from[i].leaf->size()};
+    copy(reshape<2>(std::as_const(*from[i].leaf).flat(), row),
+         reshape<2>(to[i].leaf->flat<double>(), row));
+  }
+  return wide;
 }
 
 ModelParameters<Tensor> initial_parameters(const ModelConfig& c, std::uint64_t seed) {

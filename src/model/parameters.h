@@ -185,8 +185,11 @@ std::vector<NamedParameter<Leaf>> list_parameters(const ModelConfig& c, ModelPar
   return list;
 }
 
-// FP32 zeros in every shape (gradients, FP32 moments), biases included.
-ModelParameters<Tensor> zero_parameters(const ModelConfig& c);
+// Zeros in every shape (gradients), biases included.
+ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype = DType::F32);
+
+// FP32 parameters in double.
+ModelParameters<Tensor> widened(const ModelConfig& c, ModelParameters<Tensor>& p);
 
 // Master weights of a new model: every matrix normal with initializer_range as its standard
 // deviation (one stream a tensor, from seed and name), norms 1, biases 0.

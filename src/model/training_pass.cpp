@@ -23,47 +23,52 @@ Tokens window(View2<const std::int32_t> tokens, Index first, Index length) {
   return ids;
 }
 
-Tensor embed(const Model& model, const Tokens& ids) {
-  Tensor x = Tensor::uninitialized({static_cast<Index>(ids.size()), model.config.hidden_size});
-  embedding_forward(std::as_const(model.weights.embed_tokens.dense).v2(), ids, x.v2());
+template <class Real>
+Tensor embed(const ModelOf<Real>& model, const Tokens& ids) {
+  Tensor x =
+      Tensor::uninitialized<Real>({static_cast<Index>(ids.size()), model.config.hidden_size});
+  embedding_forward(model.weights.embed_tokens.table(), ids, x.v2<Real>());
   return x;
 }
 
 // The first `length` positions of every sequence.
+template <class Real>
 Tensor leading_positions(const Tensor& x, SequenceBatch from, Index length) {
   const Index D = x.extent(1);
-  Tensor y = Tensor::uninitialized({from.n_sequences * length, D});
+  Tensor y = Tensor::uninitialized<Real>({from.n_sequences * length, D});
   for (Index b = 0; b < from.n_sequences; ++b)
-    copy(x.v2().rows(b * from.length, length), y.v2().rows(b * length, length));
+    copy(x.v2<Real>().rows(b * from.length, length), y.v2<Real>().rows(b * length, length));
   return y;
 }
 
+template <class Real>
 void add_leading_positions(const Tensor& dy, Index length, SequenceBatch to, Tensor& dx) {
   for (Index b = 0; b < to.n_sequences; ++b)
-    add_to(dy.v2().rows(b * length, length), dx.v2().rows(b * to.length, length));
+    add_to(dy.v2<Real>().rows(b * length, length), dx.v2<Real>().rows(b * to.length, length));
 }
 
 // Cross-entropy behind the output head, forward, B and W at once, so that logits live only for
 // kHeadRows rows. Returns the sum of nll; dh is overwritten with weight * d nll / d h.
-double head_loss(const Model& model, const Tensor& h, const Tokens& targets, double weight,
+template <class Real>
+double head_loss(const ModelOf<Real>& model, const Tensor& h, const Tokens& targets, double weight,
                  Tensor& dh, Tensor& dlm_head) {
   const Index T = h.extent(0), V = model.config.vocab_size;
-  dh = Tensor::uninitialized(h.shape());
-  Tensor logits = Tensor::uninitialized({std::min(T, kHeadRows), V});
-  Tensor nll = Tensor::uninitialized({T});
+  dh = Tensor::uninitialized<Real>(h.shape());
+  Tensor logits = Tensor::uninitialized<Real>({std::min(T, kHeadRows), V});
+  Tensor nll = Tensor::uninitialized<Real>({T});
   for (Index begin = 0; begin < T; begin += kHeadRows) {
     const Index n = std::min(kHeadRows, T - begin);
-    const View2<float> z = logits.v2().rows(0, n);
-    const View2<const float> rows = h.v2().rows(begin, n);
+    const View2<Real> z = logits.v2<Real>().rows(0, n);
+    const View2<const Real> rows = h.v2<Real>().rows(begin, n);
     apply(model.weights.lm_head, rows, z);
     cross_entropy_forward_backward(
         z, std::span(targets).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n)),
-        static_cast<float>(weight), nll.v1().slice(0, begin, n));
-    apply_transposed(model.weights.lm_head, z, dh.v2().rows(begin, n));
-    linear_weight_gradient(z, rows, dlm_head.v2(), model.precision());
+        weight, nll.v1<Real>().slice(0, begin, n));
+    apply_transposed(model.weights.lm_head, z, dh.v2<Real>().rows(begin, n));
+    linear_weight_gradient(z, rows, dlm_head.v2<Real>(), model.precision());
   }
   double sum = 0;
-  for (Index t = 0; t < T; ++t) sum += nll.v1()(t);
+  for (Index t = 0; t < T; ++t) sum += nll.v1<Real>()(t);
   return sum;
 }
 
@@ -83,12 +88,13 @@ std::span<std::int64_t> start_record(PassResult& result, const ModelConfig& c, I
 
 enum class Keep { Nothing, ForBackward, AndScores };
 
-MainForward forward_main(const Model& model, SequenceBatch batch, Tensor x, PassResult& result,
-                         Keep keep) {
+template <class Real>
+MainForward forward_main(const ModelOf<Real>& model, SequenceBatch batch, Tensor x,
+                         PassResult& result, Keep keep) {
   const ModelConfig& c = model.config;
   MainForward f;
   for (std::size_t i = 0; i < model.weights.layers.size(); ++i) {
-    const BlockWeights& w = model.weights.layers[i];
+    const BlockWeightsOf<Real>& w = model.weights.layers[i];
     const auto load = start_record(result, c, static_cast<Index>(i), w.is_moe);
     Tensor y;
     BlockSaved saved = block_forward(model, w, batch, std::move(x), y, load);
@@ -97,17 +103,18 @@ MainForward forward_main(const Model& model, SequenceBatch batch, Tensor x, Pass
     if (keep != Keep::Nothing) f.blocks.push_back(std::move(saved));
     x = std::move(y);
   }
-  f.rstd = Tensor::uninitialized({batch.rows()});
-  f.final_norm = Tensor::uninitialized(x.shape());
-  rmsnorm_forward(x.v2(), model.weights.norm.dense.v1(), static_cast<float>(c.rms_norm_eps),
-                  f.final_norm.v2(), f.rstd.v1());
+  f.rstd = Tensor::uninitialized<Real>({batch.rows()});
+  f.final_norm = Tensor::uninitialized<Real>(x.shape());
+  rmsnorm_forward(x.v2<Real>(), model.weights.norm.vector(), c.rms_norm_eps,
+                  f.final_norm.v2<Real>(), f.rstd.v1<Real>());
   f.hidden = std::move(x);
   return f;
 }
 
 }  // namespace
 
-PassResult forward_backward(const Model& model, View2<const std::int32_t> tokens,
+template <class Real>
+PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t> tokens,
                             const LossSettings& settings, ModelGradients& gradients,
                             bool keep_scores) {
   const ModelConfig& c = model.config;
@@ -136,10 +143,10 @@ PassResult forward_backward(const Model& model, View2<const std::int32_t> tokens
   const auto batch_of = [&](Index k) { return SequenceBatch{B, T - k - 1}; };
   for (Index k = 0; k < n_mtp; ++k) {
     const auto i = static_cast<std::size_t>(k);
-    const MtpWeights& w = model.weights.mtp[i];
+    const MtpWeightsOf<Real>& w = model.weights.mtp[i];
     const Index length = batch_of(k).length;
-    Tensor h = k == 0 ? leading_positions(main.final_norm, batch, length)
-                      : leading_positions(states[i - 1], batch_of(k - 1), length);
+    Tensor h = k == 0 ? leading_positions<Real>(main.final_norm, batch, length)
+                      : leading_positions<Real>(states[i - 1], batch_of(k - 1), length);
     const auto load = start_record(result, c, c.num_hidden_layers + k, w.block.is_moe);
     mtp[i] = mtp_forward(model, w, batch_of(k), embed(model, window(tokens, k + 1, length)),
                          std::move(h), states[i], load);
@@ -166,35 +173,39 @@ PassResult forward_backward(const Model& model, View2<const std::int32_t> tokens
     const auto i = static_cast<std::size_t>(k);
     const Index length = batch_of(k).length;
     Tensor dembedding, dh;
-    mtp_backward(model, model.weights.mtp[i], batch_of(k), dstates[i].v2(), std::move(mtp[i]),
-                 balance_of(model.weights.mtp[i].block.is_moe, length), dembedding, dh,
-                 gradients.mtp[i]);
-    embedding_backward_weight(dembedding.v2(), window(tokens, k + 1, length),
-                              gradients.embed_tokens.v2());
+    mtp_backward<Real>(model, model.weights.mtp[i], batch_of(k), dstates[i].v2<Real>(),
+                       std::move(mtp[i]), balance_of(model.weights.mtp[i].block.is_moe, length),
+                       dembedding, dh, gradients.mtp[i]);
+    embedding_backward_weight(dembedding.v2<Real>(), window(tokens, k + 1, length),
+                              gradients.embed_tokens.v2<Real>());
     if (k == 0)
-      add_leading_positions(dh, length, batch, dfinal);
+      add_leading_positions<Real>(dh, length, batch, dfinal);
     else
-      add_leading_positions(dh, length, batch_of(k - 1), dstates[i - 1]);
+      add_leading_positions<Real>(dh, length, batch_of(k - 1), dstates[i - 1]);
   }
 
-  Tensor dx = Tensor::uninitialized(dfinal.shape());
-  rmsnorm_backward_input(dfinal.v2(), main.hidden.v2(), model.weights.norm.dense.v1(),
-                         main.rstd.v1(), dx.v2());
-  rmsnorm_backward_weight(dfinal.v2(), main.hidden.v2(), main.rstd.v1(), gradients.norm.v1());
+  Tensor dx = Tensor::uninitialized<Real>(dfinal.shape());
+  rmsnorm_backward_input(dfinal.v2<Real>(), main.hidden.v2<Real>(), model.weights.norm.vector(),
+                         main.rstd.v1<Real>(), dx.v2<Real>());
+  rmsnorm_backward_weight(dfinal.v2<Real>(), main.hidden.v2<Real>(), main.rstd.v1<Real>(),
+                          gradients.norm.v1<Real>());
   for (std::size_t i = model.weights.layers.size(); i-- > 0;) {
-    const BlockWeights& w = model.weights.layers[i];
+    const BlockWeightsOf<Real>& w = model.weights.layers[i];
     Tensor below;
     BlockWeightWork work = block_backward_input(
         model, w, batch, std::move(dx), std::move(main.blocks[i]), balance_of(w.is_moe, T), below);
     block_backward_weight(model, w, std::move(work), gradients.layers[i]);
     dx = std::move(below);
   }
-  embedding_backward_weight(dx.v2(), inputs, gradients.embed_tokens.v2());
+  embedding_backward_weight(dx.v2<Real>(), inputs, gradients.embed_tokens.v2<Real>());
 
   for (const MoeLayerRecord& layer : result.moe) result.balance += layer.balance.loss;
   result.total = result.main + result.mtp + result.balance;
   return result;
 }
+
+template decltype(forward_backward<float>) forward_backward<float>;
+template decltype(forward_backward<double>) forward_backward<double>;
 
 double evaluate_loss(const Model& model, View2<const std::int32_t> tokens) {
   const Index B = tokens.extent(0), T = tokens.extent(1) - 1;

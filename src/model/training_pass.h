@@ -36,7 +36,8 @@ struct PassResult {
 };
 
 // tokens [B, T+1]: inputs are the first T of a row. Gradients are added to `gradients`.
-PassResult forward_backward(const Model& model, View2<const std::int32_t> tokens,
+template <class Real>
+PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t> tokens,
                             const LossSettings& settings, ModelGradients& gradients,
                             bool keep_scores = false);
 

@@ -8,12 +8,22 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "model/small_model.h"
+#include "ops/isa.h"
 
 namespace minke {
 namespace {
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+// What the gradient takes as given: the experts chosen, by the gate and for the balance loss's f.
+bool same_choice(const PassResult& a, const PassResult& b) {
+  bool same = true;
+  for (std::size_t i = 0; i < a.moe.size(); ++i)
+    same =
+        same && a.moe[i].load == b.moe[i].load && same_bits(a.moe[i].balance.f, b.moe[i].balance.f);
+  return same;
 }
 
 struct Trainable {
@@ -97,16 +107,137 @@ TEST(TrainingPass, DirectionalDerivativeMatchesTheGradient) {
   // is halved until no expert's load, and none of the balance loss's f, differs between both ends.
   for (double h = 1e-3; h > 1e-6; h /= 2) {
     const PassResult up = pass_at(h), down = pass_at(-h);
-    bool same_choice = true;
-    for (std::size_t i = 0; i < up.moe.size(); ++i)
-      same_choice = same_choice && up.moe[i].load == down.moe[i].load &&
-                    same_bits(up.moe[i].balance.f, down.moe[i].balance.f);
-    if (!same_choice) continue;
+    if (!same_choice(up, down)) continue;
     // FP32 rounds a loss of about 10 to 1e-6.
     EXPECT_NEAR((up.total - down.total) / (2 * h), slope, 0.02 * std::abs(slope) + 2e-6 / h);
     return;
   }
   FAIL() << "no step leaves the choice of experts as it is";
+}
+
+// A double model whose masters are those of `small_parameters`.
+struct DoubleTrainable {
+  explicit DoubleTrainable(const ModelConfig& c) : config(c) {
+    ModelParameters<Tensor> narrow = small_parameters(c);
+    masters = widened(c, narrow);
+    model = make_double_model(c, masters);
+  }
+  PassResult pass(View2<const std::int32_t> tokens, const LossSettings& settings,
+                  ModelGradients& gradients) const {
+    return forward_backward(model, tokens, settings, gradients, true);
+  }
+  ModelConfig config;
+  ModelParameters<Tensor> masters;
+  ModelOf<double> model;
+};
+
+// Compressed queries or not, groups, a shared expert, an MTP module, a balance loss that counts.
+class DoubleGradient : public testing::TestWithParam<bool> {};
+
+// Every tensor by itself, along a direction that moves all of its elements, against differences of
+// the total loss.
+TEST_P(DoubleGradient, OfEveryTensorMatchesDifferencesOfTheLoss) {
+  ModelConfig c = small_config(1);
+  c.num_hidden_layers = 2;
+  c.n_routed_experts = 4;
+  c.n_group = 2;
+  c.topk_group = 1;
+  c.num_experts_per_tok = 2;
+  if (!GetParam()) c.q_lora_rank.reset();
+  c.check("test");
+  DoubleTrainable s(c);
+  const Tensor ids = random_tokens(2, 8, c.vocab_size, 5);
+  const View2<const std::int32_t> tokens = ids.view<std::int32_t, 2>();
+  const LossSettings settings{.mtp_lambda = 0.3, .alpha = 0.5};
+  ModelGradients gradients = zero_parameters(c, DType::F64);
+  const PassResult here = s.pass(tokens, settings, gradients);
+  ASSERT_GT(here.balance, 0.1);
+
+  ModelGradients unused = zero_parameters(c, DType::F64);
+  const auto weights = list_parameters(c, s.masters), slopes = list_parameters(c, gradients);
+  std::uint64_t seed = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i].spec.role == Role::Bias) continue;
+    const View1<double> w = weights[i].leaf->flat<double>(), g = slopes[i].leaf->flat<double>();
+    const Tensor kept = weights[i].leaf->clone();
+    Random random(++seed);
+    std::vector<double> direction(static_cast<std::size_t>(w.size()));
+    double slope = 0;
+    for (Index j = 0; j < w.size(); ++j) {
+      double& d = direction[static_cast<std::size_t>(j)];
+      d = random.normal() / std::sqrt(static_cast<double>(w.size()));
+      slope += d * g(j);
+    }
+    const auto pass_at = [&](double step) {
+      for (Index j = 0; j < w.size(); ++j)
+        w(j) = kept.flat<double>()(j) + step * direction[static_cast<std::size_t>(j)];
+      refresh(s.model, s.masters);
+      return s.pass(tokens, settings, unused);
+    };
+    // Five points: what is left out is h^4/30 of the fifth derivative along the direction, below
+    // 1e-9 unless that is above 3e8. Rounding: a loss of about 10 has an error of some 1e-15 times
+    // the root of the terms summed, over h: below 1e-9 as well.
+    double difference = 0, h = 1e-4;
+    for (; h > 1e-6; h /= 2) {
+      const PassResult up = pass_at(h), up2 = pass_at(2 * h), down = pass_at(-h),
+                       down2 = pass_at(-2 * h);
+      difference = (8 * (up.total - down.total) - (up2.total - down2.total)) / (12 * h);
+      if (same_choice(here, up2) && same_choice(here, down2)) break;
+    }
+    ASSERT_GT(h, 1e-6) << "no step leaves the choice of experts as it is";
+    EXPECT_NEAR(difference, slope, 2e-9 * (1 + std::abs(slope))) << weights[i].spec.name;
+    pass_at(0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Queries, DoubleGradient, testing::Bool(),
+                         [](const auto& info) { return info.param ? "compressed" : "direct"; });
+
+// Both are one code: what differs are roundings, within what tests/golden/README.md allows FP32.
+TEST(TrainingPass, SinglePrecisionIsNearDoubleOnEveryInstructionSet) {
+  const ModelConfig c = small_config(2);
+  const DoubleTrainable exact(c);
+  const Tensor ids = random_tokens(3, 18, c.vocab_size, 11);
+  const View2<const std::int32_t> tokens = ids.view<std::int32_t, 2>();
+  ModelGradients want = zero_parameters(c, DType::F64);
+  const PassResult b = exact.pass(tokens, {.alpha = 0.01}, want);
+  for (Isa isa : available_isas()) {
+    SCOPED_TRACE(std::string(name_of(isa)));
+    choose_isa(isa);
+    ModelParameters<Tensor> masters = small_parameters(c);
+    const Model model = make_training_model(c, masters, Compute::Fp32);
+    ModelGradients have = zero_parameters(c);
+    const PassResult a = forward_backward(model, tokens, {.alpha = 0.01}, have, true);
+    EXPECT_TRUE(same_choice(a, b));
+    EXPECT_NEAR(a.main, b.main, 2e-6 * b.main);
+    EXPECT_NEAR(a.mtp, b.mtp, 2e-6 * b.mtp);
+    EXPECT_NEAR(a.balance, b.balance, 2e-6 * b.balance);
+    const auto g = list_parameters(c, have), exact_g = list_parameters(c, want);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      const View1<double> y = exact_g[i].leaf->flat<double>();
+      double largest = 0;
+      for (Index j = 0; j < y.size(); ++j) largest = std::max(largest, std::abs(y(j)));
+      for (Index j = 0; j < y.size(); ++j)
+        ASSERT_NEAR(g[i].leaf->flat()(j), y(j), 2e-5 * largest)
+            << g[i].spec.name << "[" << j << "]";
+    }
+  }
+  choose_isa(available_isas().back());
+}
+
+TEST(TrainingPass, DoubleHasTheSameBitsOnAnyNumberOfThreads) {
+  const ModelConfig c = small_config(2);
+  const DoubleTrainable s(c);
+  const Tensor ids = random_tokens(3, 18, c.vocab_size, 11);
+  set_threads(1);
+  ModelGradients one = zero_parameters(c, DType::F64), more = zero_parameters(c, DType::F64);
+  const PassResult first = s.pass(ids.view<std::int32_t, 2>(), {}, one);
+  set_threads(3);
+  EXPECT_EQ(s.pass(ids.view<std::int32_t, 2>(), {}, more).total, first.total);
+  set_threads(available_cores());
+  const auto a = list_parameters(c, one), b = list_parameters(c, more);
+  for (std::size_t i = 0; i < a.size(); ++i)
+    EXPECT_TRUE(same_bits(*a[i].leaf, *b[i].leaf)) << a[i].spec.name;
 }
 
 TEST(TrainingPass, RowsTooShortForTheModulesAreRefused) {

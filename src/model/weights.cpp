@@ -16,21 +16,32 @@ WeightForm training_form(Role role, Compute compute) {
 }
 
 // Calls f(spec, master, weight) for every tensor of two parameter sets.
-template <class F>
-void visit_pairs(const ModelConfig& config, ModelParameters<Tensor>& masters, ModelWeights& weights,
-                 F&& f) {
+template <class Leaf, class F>
+void visit_pairs(const ModelConfig& config, ModelParameters<Tensor>& masters,
+                 ModelParameters<Leaf>& weights, F&& f) {
   const auto from = list_parameters(config, masters);
   const auto to = list_parameters(config, weights);
   for (std::size_t i = 0; i < from.size(); ++i) f(from[i].spec, *from[i].leaf, *to[i].leaf);
 }
 
-View2<float> as_row(Tensor& t) {
-  return reshape<2>(t.flat(), {1, t.size()});
+template <class Real>
+View2<Real> as_row(Tensor& t) {
+  return reshape<2>(t.flat<Real>(), {1, t.size()});
+}
+
+using Pack = PackedWeights Weight::*;
+
+std::vector<const PackedWeights*> packed(std::span<const Weight* const> w, Pack pack) {
+  std::vector<const PackedWeights*> all;
+  all.reserve(w.size());
+  for (const Weight* weight : w) all.push_back(&(weight->*pack));
+  return all;
 }
 
 }  // namespace
 
 Compute parse_compute(std::string_view name) {
+  if (name == "fp64") return Compute::Fp64;
   if (name == "fp32") return Compute::Fp32;
   if (name == "bf16") return Compute::Bf16;
   if (name == "fp8") return Compute::Fp8;
@@ -39,6 +50,8 @@ Compute parse_compute(std::string_view name) {
 
 std::string_view name_of(Compute compute) {
   switch (compute) {
+    case Compute::Fp64:
+      return "fp64";
     case Compute::Fp32:
       return "fp32";
     case Compute::Bf16:
@@ -59,10 +72,49 @@ void apply_transposed(const Weight& w, View2<const float> dy, View2<float> dx, W
   linear(dy, w.transposed, dx, write);
 }
 
+void apply(const WeightOf<double>& w, View2<const double> x, View2<double> y, Write write) {
+  linear(x, w.table(), y, write);
+}
+
+void apply_transposed(const WeightOf<double>& w, View2<const double> dy, View2<double> dx,
+                      Write write) {
+  linear_backward_input(dy, w.table(), dx, write);
+}
+
+void apply_grouped(std::span<const Weight* const> w, View2<const float> x,
+                   std::span<const Index> offsets, View2<float> y) {
+  if (w.front()->fp8_product)
+    linear_fp8_grouped(x, offsets, packed(w, &Weight::forward), y);
+  else
+    linear_grouped(x, offsets, packed(w, &Weight::forward), y);
+}
+
+void apply_grouped(std::span<const WeightOf<double>* const> w, View2<const double> x,
+                   std::span<const Index> offsets, View2<double> y) {
+  for (std::size_t e = 0; e < w.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    apply(*w[e], x.rows(first, rows), y.rows(first, rows));
+  }
+}
+
+void apply_transposed_grouped(std::span<const Weight* const> w, View2<const float> dy,
+                              std::span<const Index> offsets, View2<float> dx, Write write) {
+  linear_grouped(dy, offsets, packed(w, &Weight::transposed), dx, write);
+}
+
+void apply_transposed_grouped(std::span<const WeightOf<double>* const> w, View2<const double> dy,
+                              std::span<const Index> offsets, View2<double> dx, Write write) {
+  for (std::size_t e = 0; e < w.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    apply_transposed(*w[e], dy.rows(first, rows), dx.rows(first, rows), write);
+  }
+}
+
 Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& masters,
                           Compute compute) {
   if (compute == Compute::Fp8)
     throw ConfigError("training with compute fp8 is not implemented; use bf16 or fp32");
+  MINKE_ASSERT(compute != Compute::Fp64);  // that is make_double_model
   Model model;
   model.config = config;
   model.compute = compute;
@@ -80,11 +132,23 @@ Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& ma
   return model;
 }
 
+ModelOf<double> make_double_model(const ModelConfig& config, ModelParameters<Tensor>& masters) {
+  ModelOf<double> model;
+  model.config = config;
+  set_position_constants(model);
+  visit_pairs(config, masters, model.weights,
+              [](const ParameterSpec&, Tensor& master, WeightOf<double>& w) {
+                MINKE_ASSERT(master.dtype() == DType::F64);
+                w.dense = master.clone();
+              });
+  return model;
+}
+
 void refresh(Model& model, ModelParameters<Tensor>& masters) {
   visit_pairs(model.config, masters, model.weights,
               [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
                 if (!is_matrix(spec.role)) {
-                  copy(as_row(master), as_row(w.dense));
+                  copy(as_row<float>(master), as_row<float>(w.dense));
                   return;
                 }
                 w.forward.repack(master.v2());
@@ -92,12 +156,22 @@ void refresh(Model& model, ModelParameters<Tensor>& masters) {
               });
 }
 
-void set_position_constants(Model& model) {
+void refresh(ModelOf<double>& model, ModelParameters<Tensor>& masters) {
+  visit_pairs(model.config, masters, model.weights,
+              [](const ParameterSpec&, Tensor& master, WeightOf<double>& w) {
+                copy(as_row<double>(master), as_row<double>(w.dense));
+              });
+}
+
+template <class Real>
+void set_position_constants(ModelOf<Real>& model) {
   const ModelConfig& c = model.config;
-  model.inv_freq = rope_inverse_frequencies(c.qk_rope_head_dim, c.rope_theta, c.rope_scaling);
+  model.inv_freq = rope_inverse_frequencies<Real>(c.qk_rope_head_dim, c.rope_theta, c.rope_scaling);
   model.softmax_scale = c.softmax_scale();
   model.rotation_mscale = rotation_mscale(c.rope_scaling);
 }
+template void set_position_constants(ModelOf<float>&);
+template void set_position_constants(ModelOf<double>&);
 
 void pack_absorbed(const ModelConfig& c, View2<const float> kv_b_proj, WeightForm form, Weight& w) {
   const Index N = c.qk_nope_head_dim, V = c.v_head_dim;

@@ -1,4 +1,8 @@
 // Weights in the form that a forward and a backward pass read: packed for products, FP32 otherwise.
+//
+// The layers of the training pass are templates over Real, the type of all numbers between, before
+// and after products: float, or double for comparisons (`minke step`), where nothing is packed and
+// nothing is rounded. Inference is float. Names without a type (Model, MlaWeights) are of float.
 #pragma once
 #include <vector>
 
@@ -7,28 +11,60 @@
 
 namespace minke {
 
-// The arithmetic of products with weights; everything between them is FP32.
+// The arithmetic of products with weights; everything between them is FP32 but in Fp64.
+//   Fp64   everything in double: ModelOf<double>, of training passes alone
 //   Fp32   weights dequantised to FP32
 //   Bf16   weights in BF16 (FP8 ones stay FP8 in memory), inputs rounded to BF16
 //   Fp8    weights and inputs of FP8 linears quantised (the official kernel); the others FP32
-enum class Compute : std::uint8_t { Fp32, Bf16, Fp8 };
-Compute parse_compute(std::string_view name);  // "fp32", "bf16", "fp8"
+enum class Compute : std::uint8_t { Fp64, Fp32, Bf16, Fp8 };
+Compute parse_compute(std::string_view name);  // "fp64", "fp32", "bf16", "fp8"
 std::string_view name_of(Compute compute);
 
-struct Weight {
+template <class Real>
+struct WeightOf;
+
+template <>
+struct WeightOf<float> {
   Tensor dense;              // norms and biases (FP32), the embedding (FP32, or BF16 as on disk)
   PackedWeights forward;     // y = x W^T
   PackedWeights transposed;  // dx = dy W; in training only
   bool fp8_product = false;  // quantise x as well
   // kv_b_proj only, a head each, for the absorbed form: W_UK^T (N -> C) and W_UV (C -> V).
   std::vector<PackedWeights> head_keys, head_values;
+
+  Index n_outputs() const { return forward.n(); }
+  View1<const float> vector() const { return dense.v1(); }
+  View2<const float> table() const { return dense.v2(); }
 };
-using MlaWeights = MlaParameters<Weight>;
-using FfnWeights = FfnParameters<Weight>;
-using MoeWeights = MoeParameters<Weight>;
-using BlockWeights = BlockParameters<Weight>;
-using MtpWeights = MtpParameters<Weight>;
-using ModelWeights = ModelParameters<Weight>;
+template <>
+struct WeightOf<double> {
+  Tensor dense;  // every tensor, as the master has it
+
+  Index n_outputs() const { return dense.extent(0); }
+  View1<const double> vector() const { return dense.v1<double>(); }
+  View2<const double> table() const { return dense.v2<double>(); }
+};
+
+template <class Real>
+using MlaWeightsOf = MlaParameters<WeightOf<Real>>;
+template <class Real>
+using FfnWeightsOf = FfnParameters<WeightOf<Real>>;
+template <class Real>
+using MoeWeightsOf = MoeParameters<WeightOf<Real>>;
+template <class Real>
+using BlockWeightsOf = BlockParameters<WeightOf<Real>>;
+template <class Real>
+using MtpWeightsOf = MtpParameters<WeightOf<Real>>;
+template <class Real>
+using ModelWeightsOf = ModelParameters<WeightOf<Real>>;
+
+using Weight = WeightOf<float>;
+using MlaWeights = MlaWeightsOf<float>;
+using FfnWeights = FfnWeightsOf<float>;
+using MoeWeights = MoeWeightsOf<float>;
+using BlockWeights = BlockWeightsOf<float>;
+using MtpWeights = MtpWeightsOf<float>;
+using ModelWeights = ModelWeightsOf<float>;
 
 using MlaGradients = MlaParameters<Tensor>;
 using FfnGradients = FfnParameters<Tensor>;
@@ -38,32 +74,54 @@ using MtpGradients = MtpParameters<Tensor>;
 using ModelGradients = ModelParameters<Tensor>;
 
 // A model ready for use: configuration, weights, and how products are computed.
-struct Model {
+template <class Real>
+struct ModelOf {
   ModelConfig config;
-  Compute compute = Compute::Fp32;
-  ModelWeights weights;
-  std::vector<float> inv_freq;  // [R / 2]
-  float softmax_scale = 0;
+  Compute compute = std::is_same_v<Real, double> ? Compute::Fp64 : Compute::Fp32;
+  ModelWeightsOf<Real> weights;
+  std::vector<Real> inv_freq;  // [R / 2]
+  double softmax_scale = 0;
   double rotation_mscale = 1;
   Precision precision() const {
-    return compute == Compute::Fp32 ? Precision::Full : Precision::Bf16;
+    return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;
   }
 };
+using Model = ModelOf<float>;
 
 // y = x W^T in the arithmetic that the weight was packed for.
 void apply(const Weight& w, View2<const float> x, View2<float> y, Write write = Write::Overwrite);
+void apply(const WeightOf<double>& w, View2<const double> x, View2<double> y,
+           Write write = Write::Overwrite);
 // dx = dy W.
 void apply_transposed(const Weight& w, View2<const float> dy, View2<float> dx,
                       Write write = Write::Overwrite);
+void apply_transposed(const WeightOf<double>& w, View2<const double> dy, View2<double> dx,
+                      Write write = Write::Overwrite);
 
-// Packs master weights for training: forward and transposed, in Fp32 or Bf16.
+// Both for rows [offsets[e], offsets[e + 1]) and w[e], all experts in one call.
+void apply_grouped(std::span<const Weight* const> w, View2<const float> x,
+                   std::span<const Index> offsets, View2<float> y);
+void apply_grouped(std::span<const WeightOf<double>* const> w, View2<const double> x,
+                   std::span<const Index> offsets, View2<double> y);
+void apply_transposed_grouped(std::span<const Weight* const> w, View2<const float> dy,
+                              std::span<const Index> offsets, View2<float> dx,
+                              Write write = Write::Overwrite);
+void apply_transposed_grouped(std::span<const WeightOf<double>* const> w, View2<const double> dy,
+                              std::span<const Index> offsets, View2<double> dx,
+                              Write write = Write::Overwrite);
+
+// From FP32 master weights for training: packed forward and transposed, in Fp32 or Bf16.
 Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& masters,
                           Compute compute);
-// Packs again after an optimiser step, into the memory that is there.
+// From masters in double.
+ModelOf<double> make_double_model(const ModelConfig& config, ModelParameters<Tensor>& masters);
+// Takes the masters again after an optimiser step, into the memory that is there.
 void refresh(Model& model, ModelParameters<Tensor>& masters);
+void refresh(ModelOf<double>& model, ModelParameters<Tensor>& masters);
 
 // Sets what follows from the configuration: inv_freq, softmax_scale, rotation_mscale.
-void set_position_constants(Model& model);
+template <class Real>
+void set_position_constants(ModelOf<Real>& model);
 // The per-head packs of kv_b_proj from its FP32 form [H (N+V), C].
 void pack_absorbed(const ModelConfig& config, View2<const float> kv_b_proj, WeightForm form,
                    Weight& w);
