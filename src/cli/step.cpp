@@ -21,7 +21,9 @@ void add_step(CLI::App& app) {
   cmd->add_option("--steps", o->steps, "steps to run")->capture_default_str();
   cmd->add_option("--config", o->config,
                   "JSON object with lr, beta1, beta2, eps, weight_decay, clip, alpha, gamma, "
-                  "mtp_lambda; and, if wanted, moments and compute (bf16 or fp32; default fp32)")
+                  "mtp_lambda; and, if wanted, compute (fp64, the default: everything in "
+                  "double; fp32 or bf16: as training does) and moments (bf16, fp32, fp64; "
+                  "default fp64 with compute fp64, else fp32)")
       ->required();
   cmd->add_option("--out", o->out, "safetensors file to write")->required();
   cmd->callback(

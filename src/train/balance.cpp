@@ -8,8 +8,10 @@
 #include "base/error.h"
 
 namespace minke {
+namespace {
 
-void update_bias(double gamma, std::span<const std::int64_t> load, View1<float> bias) {
+template <class Real>
+void move_bias(double gamma, std::span<const std::int64_t> load, View1<Real> bias) {
   const auto E = static_cast<Index>(load.size());
   if (bias.size() != E)
     throw ShapeError(fmt::format("update_bias: {} loads for {} biases", E, bias.size()));
@@ -17,8 +19,17 @@ void update_bias(double gamma, std::span<const std::int64_t> load, View1<float> 
   for (Index e = 0; e < E; ++e) {
     const std::int64_t lacking = total - E * load[static_cast<std::size_t>(e)];
     const int sign = (lacking > 0) - (lacking < 0);
-    if (sign != 0) bias(e) = static_cast<float>(static_cast<double>(bias(e)) + sign * gamma);
+    if (sign != 0) bias(e) = static_cast<Real>(static_cast<double>(bias(e)) + sign * gamma);
   }
+}
+
+}  // namespace
+
+void update_bias(double gamma, std::span<const std::int64_t> load, View1<float> bias) {
+  move_bias(gamma, load, bias);
+}
+void update_bias(double gamma, std::span<const std::int64_t> load, View1<double> bias) {
+  move_bias(gamma, load, bias);
 }
 
 double worst_load_ratio(std::span<const std::int64_t> load) {

@@ -13,6 +13,7 @@ namespace minke {
 
 // load, bias [E]. ShapeError when the extents do not agree.
 void update_bias(double gamma, std::span<const std::int64_t> load, View1<float> bias);
+void update_bias(double gamma, std::span<const std::int64_t> load, View1<double> bias);
 
 // The largest load over the mean; 1 when balanced, 0 without any load.
 double worst_load_ratio(std::span<const std::int64_t> load);

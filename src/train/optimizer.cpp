@@ -41,20 +41,52 @@ View1<T> part(Tensor& tensor, const Piece& piece) {
   return all.rows(piece.begin, piece.count);
 }
 
+double squares(Tensor& tensor, const Piece& piece) {
+  return tensor.dtype() == DType::F64 ? sum_of_squares(part<double>(tensor, piece))
+                                      : sum_of_squares(part<float>(tensor, piece));
+}
+
+// Gradient, weight and both moments of one tensor.
+struct Updated {
+  Tensor &gradient, &weight, &m, &v;
+};
+
+// The update of one piece; its gradient becomes zero.
+template <class Real, class Moment>
+void update(const AdamW& adamw, const Updated& t, const Piece& piece) {
+  const View1<Real> g = part<Real>(t.gradient, piece);
+  adamw_update(adamw, g, part<Real>(t.weight, piece), part<Moment>(t.m, piece),
+               part<Moment>(t.v, piece));
+  std::memset(g.data(), 0, static_cast<std::size_t>(g.size()) * sizeof(Real));
+}
+
+void update(const AdamW& adamw, const Updated& t, const Piece& piece) {
+  const DType moment = t.m.dtype();
+  if (t.weight.dtype() == DType::F64)
+    return moment == DType::BF16  ? update<double, BF16>(adamw, t, piece)
+           : moment == DType::F32 ? update<double, float>(adamw, t, piece)
+                                  : update<double, double>(adamw, t, piece);
+  return moment == DType::BF16 ? update<float, BF16>(adamw, t, piece)
+                               : update<float, float>(adamw, t, piece);
+}
+
 }  // namespace
 
 MomentType parse_moment_type(std::string_view name) {
   if (name == "bf16") return MomentType::Bf16;
   if (name == "fp32") return MomentType::Fp32;
-  throw ConfigError(fmt::format("moments is '{}', but must be bf16 or fp32", name));
+  if (name == "fp64") return MomentType::Fp64;
+  throw ConfigError(fmt::format("moments is '{}', but must be bf16, fp32 or fp64", name));
 }
 
 std::string_view name_of(MomentType type) {
-  return type == MomentType::Bf16 ? "bf16" : "fp32";
+  return type == MomentType::Bf16 ? "bf16" : type == MomentType::Fp32 ? "fp32" : "fp64";
 }
 
 DType dtype_of_moments(MomentType type) {
-  return type == MomentType::Bf16 ? DType::BF16 : DType::F32;
+  return type == MomentType::Bf16   ? DType::BF16
+         : type == MomentType::Fp32 ? DType::F32
+                                    : DType::F64;
 }
 
 Moments zero_moments(const ModelConfig& config, MomentType type) {
@@ -72,8 +104,7 @@ double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradien
   std::vector<double> sums(pieces.size());
   parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    sums[static_cast<std::size_t>(i)] =
-        sum_of_squares(part<float>(*tensors[piece.tensor].leaf, piece));
+    sums[static_cast<std::size_t>(i)] = squares(*tensors[piece.tensor].leaf, piece);
   });
   double sum = 0;
   for (double s : sums) sum += s;
@@ -103,8 +134,7 @@ void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings
                .eps = settings.eps,
                .weight_decay = settings.weight_decay,
                .step = step};
-  if (settings.clip > 0)
-    matrix.gradient_scale = static_cast<float>(std::min(1.0, settings.clip / (norm + 1e-6)));
+  if (settings.clip > 0) matrix.gradient_scale = std::min(1.0, settings.clip / (norm + 1e-6));
   AdamW vector = matrix;
   vector.weight_decay = 0;
 
@@ -113,15 +143,7 @@ void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     const std::size_t t = piece.tensor;
     const AdamW& adamw = weight[t].spec.role == Role::Norm ? vector : matrix;
-    const View1<float> g = part<float>(*gradient[t].leaf, piece);
-    const View1<float> w = part<float>(*weight[t].leaf, piece);
-    if (first[t].leaf->dtype() == DType::BF16)
-      adamw_update(adamw, g, w, part<BF16>(*first[t].leaf, piece),
-                   part<BF16>(*second[t].leaf, piece));
-    else
-      adamw_update(adamw, g, w, part<float>(*first[t].leaf, piece),
-                   part<float>(*second[t].leaf, piece));
-    std::memset(g.data(), 0, static_cast<std::size_t>(g.size()) * sizeof(float));
+    update(adamw, {*gradient[t].leaf, *weight[t].leaf, *first[t].leaf, *second[t].leaf}, piece);
   });
 }
 

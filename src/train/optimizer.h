@@ -1,8 +1,9 @@
 // AdamW over all tensors of a model (ops/adamw.h has the update of one), and clipping by the norm
 // of all gradients together:
 //   norm = sqrt(sum g^2);   g <- g min(1, clip / (norm + 1e-6))
-// Decay acts on every matrix (embedding, head and router included), not on norm vectors. Biases of
-// the router have no gradient and are left alone (train/balance.h moves them).
+// Masters and gradients are FP32 or, both, double. Decay acts on every matrix (embedding, head and
+// router included), not on norm vectors. Biases of the router have no gradient and are left alone
+// (train/balance.h moves them).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -12,9 +13,10 @@
 
 namespace minke {
 
-// Element type of both moments. BF16 as in the report, 3.3.2: half the memory.
-enum class MomentType : std::uint8_t { Bf16, Fp32 };
-MomentType parse_moment_type(std::string_view name);  // "bf16", "fp32"
+// Element type of both moments. BF16 as in the report, 3.3.2: half the memory. FP64 goes with
+// masters and gradients in double alone.
+enum class MomentType : std::uint8_t { Bf16, Fp32, Fp64 };
+MomentType parse_moment_type(std::string_view name);  // "bf16", "fp32", "fp64"
 std::string_view name_of(MomentType type);
 DType dtype_of_moments(MomentType type);
 

@@ -104,14 +104,46 @@ void record_balance(PassResult& result, Index batch, Output& out) {
 }
 
 enum class Which { All, Biases };
-void record_parameters(const std::string& prefix, TrainState& state, Which which, Output& out) {
-  for (const auto& [spec, leaf] : list_parameters(state.config, state.masters))
+void record_parameters(const std::string& prefix, const ModelConfig& config,
+                       ModelParameters<Tensor>& masters, Which which, Output& out) {
+  for (const auto& [spec, leaf] : list_parameters(config, masters))
     if (which == Which::All || spec.role == Role::Bias) out.add(prefix + spec.name, leaf->clone());
 }
 
-void record_gradients(TrainState& state, Output& out) {
-  for (const auto& [spec, leaf] : list_parameters(state.config, state.gradients))
+void record_gradients(const ModelConfig& config, ModelGradients& gradients, Output& out) {
+  for (const auto& [spec, leaf] : list_parameters(config, gradients))
     if (spec.role != Role::Bias) out.add("grad." + spec.name, leaf->clone());
+}
+
+// tokens [n_steps B, T+1].
+template <class Real>
+void run_steps(TrainStateOf<Real>& state, const Tensor& tokens, Index batch,
+               const StepSettings& settings, Output& out) {
+  BatchSettings batch_settings{.mtp_lambda = settings.mtp_lambda, .alpha = settings.alpha};
+  const OptimizerSettings optimizer{.lr = settings.lr,
+                                    .beta1 = settings.beta1,
+                                    .beta2 = settings.beta2,
+                                    .eps = settings.eps,
+                                    .weight_decay = settings.weight_decay,
+                                    .clip = settings.clip};
+  const Index n_steps = tokens.extent(0) / batch;
+  for (Index n = 1; n <= n_steps; ++n) {
+    const std::string prefix = fmt::format("step{}.", n);
+    batch_settings.keep_scores = n == 1;
+    PassResult result;
+    accumulate_gradients(
+        state, tokens.view<std::int32_t, 2>().rows((n - 1) * batch, batch), batch_settings,
+        [] { return false; }, result);
+    const double norm = gradient_norm(state.config, state.gradients);
+    record_losses(prefix, result, norm, out);
+    if (n == 1) {
+      record_gradients(state.config, state.gradients, out);
+      record_balance(result, batch, out);
+    }
+    apply_gradients(state, optimizer, settings.gamma, result, norm);
+    record_parameters(prefix, state.config, state.masters,
+                      n == 1 || n == n_steps ? Which::All : Which::Biases, out);
+  }
 }
 
 }  // namespace
@@ -139,32 +171,16 @@ void record_steps(const fs::path& model, const fs::path& batch_file, std::int64_
   ModelParameters<Tensor> masters = load_masters(model, config);
   Index batch = 0;
   const Tensor tokens = read_tokens(batch_file, config, n_steps, batch);
-  TrainState state = begin_training(config, std::move(masters), parse_moment_type(settings.moments),
-                                    parse_compute(settings.compute));
-
-  BatchSettings batch_settings{.mtp_lambda = settings.mtp_lambda, .alpha = settings.alpha};
-  const OptimizerSettings optimizer{.lr = settings.lr,
-                                    .beta1 = settings.beta1,
-                                    .beta2 = settings.beta2,
-                                    .eps = settings.eps,
-                                    .weight_decay = settings.weight_decay,
-                                    .clip = settings.clip};
+  const Compute compute = parse_compute(settings.compute);
   Output out;
-  for (std::int64_t n = 1; n <= n_steps; ++n) {
-    const std::string prefix = fmt::format("step{}.", n);
-    batch_settings.keep_scores = n == 1;
-    PassResult result;
-    accumulate_gradients(
-        state, tokens.view<std::int32_t, 2>().rows((n - 1) * batch, batch), batch_settings,
-        [] { return false; }, result);
-    const double norm = gradient_norm(state.config, state.gradients);
-    record_losses(prefix, result, norm, out);
-    if (n == 1) {
-      record_gradients(state, out);
-      record_balance(result, batch, out);
-    }
-    apply_gradients(state, optimizer, settings.gamma, result, norm);
-    record_parameters(prefix, state, n == 1 || n == n_steps ? Which::All : Which::Biases, out);
+  if (compute == Compute::Fp64) {
+    auto state = begin_double_training(config, std::move(masters),
+                                       parse_moment_type(settings.moments.value_or("fp64")));
+    run_steps(state, tokens, batch, settings, out);
+  } else {
+    auto state = begin_training(config, std::move(masters),
+                                parse_moment_type(settings.moments.value_or("fp32")), compute);
+    run_steps(state, tokens, batch, settings, out);
   }
   out.write(out_file);
 }

@@ -1,15 +1,21 @@
 // Some training steps on given tokens, with everything they compute written to one safetensors
 // file: what `minke step` does. Names are those of tests/golden/README.md, "Training cases".
 //
+// What one implementation is compared with must round less than the ones compared: a step is
+// computed in double unless `compute` says otherwise. (Adam divides a gradient by its own size, so
+// that FP32 noise in a gradient of nearly zero becomes a step of nearly lr.) Real is F64 then, F32
+// otherwise.
+//
 //   stepn.loss.total, .main, .mtp, .mtp.k, .balance, stepn.grad_norm   F64 [1], every step n
 //   stepn.load.layers.i                                                I64 [E], every step
-//   stepn.model.layers.i.mlp.gate.e_score_correction_bias              F32 [E], every step
-//   step1.NAME, stepN.NAME       all parameters after the first and the last step
-//   grad.NAME                    gradients of step 1, before clipping
-//   balance.layers.i.scores [B, T', E], .f, .P F64 [B, E]              step 1
+//   stepn.model.layers.i.mlp.gate.e_score_correction_bias              Real [E], every step
+//   step1.NAME, stepN.NAME       all parameters after the first and the last step, Real
+//   grad.NAME                    gradients of step 1, before clipping, Real
+//   balance.layers.i.scores Real [B, T', E], .f, .P F64 [B, E]         step 1
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "base/options.h"
@@ -20,7 +26,8 @@ namespace minke {
 struct StepSettings {
   double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0, clip = 0;
   double alpha = 0, gamma = 0, mtp_lambda = 0;
-  std::string moments = "fp32", compute = "fp32";
+  std::string compute = "fp64";
+  std::optional<std::string> moments;  // absent: fp64 with compute fp64, else fp32
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -34,8 +41,9 @@ struct StepSettings {
     field("alpha", alpha, "factor of the sequence-wise balance loss", at_least(0));
     field("gamma", gamma, "step of the router's biases", at_least(0));
     field("mtp_lambda", mtp_lambda, "factor of the multi-token prediction loss", at_least(0));
-    field("moments", moments, "element type of AdamW's moments", one_of({"bf16", "fp32"}));
-    field("compute", compute, "arithmetic of products", one_of({"bf16", "fp32"}));
+    field("moments", moments, "element type of AdamW's moments", one_of({"bf16", "fp32", "fp64"}));
+    field("compute", compute, "fp64: everything in double; else the arithmetic of products",
+          one_of({"bf16", "fp32", "fp64"}));
   }
 
   // Every key but moments and compute must be there. ConfigError naming file and key.

@@ -84,12 +84,25 @@ std::vector<std::string> names_in(const fs::path& directory) {
 
 TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
                           MomentType moments, Compute compute) {
+  if (moments == MomentType::Fp64)
+    throw ConfigError("moments in fp64 need compute fp64; use bf16 or fp32");
   TrainState state;
   state.config = config;
   state.masters = std::move(masters);
   state.moments = zero_moments(config, moments);
   state.gradients = zero_parameters(config);
   state.model = make_training_model(config, state.masters, compute);
+  return state;
+}
+
+TrainStateOf<double> begin_double_training(const ModelConfig& config,
+                                           ModelParameters<Tensor> masters, MomentType moments) {
+  TrainStateOf<double> state;
+  state.config = config;
+  state.masters = widened(config, masters);
+  state.moments = zero_moments(config, moments);
+  state.gradients = zero_parameters(config, DType::F64);
+  state.model = make_double_model(config, state.masters);
   return state;
 }
 

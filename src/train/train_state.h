@@ -17,18 +17,25 @@
 
 namespace minke {
 
-struct TrainState {
+// All FP32 but moments and packed weights, or all double (`minke step`).
+template <class Real>
+struct TrainStateOf {
   ModelConfig config;
   ModelParameters<Tensor> masters;
   Moments moments;
   ModelGradients gradients;  // zero between steps
-  Model model;               // what products read; refreshed after every update
+  ModelOf<Real> model;       // what products read; refreshed after every update
   std::int64_t step = 0;     // updates made
 };
+using TrainState = TrainStateOf<float>;
 
-// Step 0 from `masters`: zero moments and gradients, weights packed for `compute`.
+// Step 0 from FP32 masters: zero moments and gradients, weights packed for `compute`. ConfigError
+// for moments in FP64.
 TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
                           MomentType moments, Compute compute);
+// The same in double, which the masters are widened to.
+TrainStateOf<double> begin_double_training(const ModelConfig& config,
+                                           ModelParameters<Tensor> masters, MomentType moments);
 
 // Writes `state` as directory `target`. `record` is an object to which format, step and moments
 // are added; `copies` are files that are copied in (the tokenizer's).

@@ -25,7 +25,8 @@ void add(const PassResult& part, PassResult& sum) {
 
 }  // namespace
 
-bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
+template <class Real>
+bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> tokens,
                           const BatchSettings& settings, FunctionRef<bool()> stop,
                           PassResult& result) {
   result = {};
@@ -33,7 +34,7 @@ bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
   const Index micro = settings.micro_batch > 0 ? std::min(settings.micro_batch, B) : B;
   for (Index begin = 0; begin < B; begin += micro) {
     if (stop()) {
-      if (begin > 0) state.gradients = zero_parameters(state.config);
+      if (begin > 0) state.gradients = zero_parameters(state.config, dtype_of<Real>);
       return false;
     }
     const Index n = std::min(micro, B - begin);
@@ -50,15 +51,23 @@ bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
   return true;
 }
 
-void apply_gradients(TrainState& state, const OptimizerSettings& settings, double gamma,
+template <class Real>
+void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm) {
   optimizer_step(state.config, settings, state.step + 1, norm, state.gradients, state.moments,
                  state.masters);
-  for (const MoeLayerRecord& layer : result.moe)
-    update_bias(gamma, layer.load, router_bias(state.config, state.masters, layer.layer).v1());
+  for (const MoeLayerRecord& layer : result.moe) {
+    Tensor& bias = router_bias(state.config, state.masters, layer.layer);
+    update_bias(gamma, layer.load, bias.v1<Real>());
+  }
   refresh(state.model, state.masters);
   ++state.step;
 }
+
+template decltype(accumulate_gradients<float>) accumulate_gradients<float>;
+template decltype(accumulate_gradients<double>) accumulate_gradients<double>;
+template decltype(apply_gradients<float>) apply_gradients<float>;
+template decltype(apply_gradients<double>) apply_gradients<double>;
 
 Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer) {
   const Index L = config.num_hidden_layers;

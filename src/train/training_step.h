@@ -17,13 +17,15 @@ struct BatchSettings {
   Index micro_batch = 0;  // 0: the whole batch at once
   bool keep_scores = false;
 };
-bool accumulate_gradients(TrainState& state, View2<const std::int32_t> tokens,
+template <class Real>
+bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> tokens,
                           const BatchSettings& settings, FunctionRef<bool()> stop,
                           PassResult& result);
 
 // The update from state.gradients, whose gradient_norm is `norm`: clipping, AdamW, biases by the
 // loads of `result`, packed weights. state.step grows by one.
-void apply_gradients(TrainState& state, const OptimizerSettings& settings, double gamma,
+template <class Real>
+void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm);
 
 // The bias vector of MoE layer `layer` (index in the published names, MTP modules included).
