@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
@@ -250,7 +251,7 @@ std::string checkpoint_defect(const fs::path& dir, Verify verify) {
     return fmt::format("{} has no {}: it was not finished, or not written by minke", dir.string(),
                        kManifest);
   try {
-    const auto json = nlohmann::json::parse(read_file(manifest, std::size_t{64} << 20));
+    const auto json = read_json(manifest, std::size_t{64} << 20);
     if (json.at("format") != kFormat)
       return fmt::format("{}: \"format\" is {}, \"{}\" expected", manifest.string(),
                          json.at("format").dump(), kFormat);
@@ -269,7 +270,7 @@ std::string checkpoint_defect(const fs::path& dir, Verify verify) {
     return fmt::format("{}: {}", manifest.string(), e.what());
   } catch (const fs::filesystem_error& e) {
     return fmt::format("{}: {}", dir.string(), e.what());
-  } catch (const IoError& e) {
+  } catch (const Error& e) {
     return e.what();
   }
   return "";

@@ -6,16 +6,18 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr std::size_t kLargestFile = std::size_t{1} << 24;
 
 std::string with(std::string text, char from, char to) {
   std::replace(text.begin(), text.end(), from, to);
@@ -368,15 +370,7 @@ void options_from_json(const OptionList& list, const nlohmann::json& json, std::
 }
 
 void options_from_file(const OptionList& list, const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw_io_error("cannot open " + path, errno);
-  Json json;
-  try {
-    json = Json::parse(in);
-  } catch (const Json::parse_error& error) {
-    throw FormatError(fmt::format("{}: not valid JSON: {}", path, error.what()));
-  }
-  options_from_json(list, json, path);
+  options_from_json(list, read_json(path, kLargestFile), path);
 }
 
 void set_option(const OptionList& list, std::string_view assignment) {

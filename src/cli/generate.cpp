@@ -6,7 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/files.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -59,9 +59,7 @@ Ids parse_ids(std::string_view text) {
 }
 
 std::vector<Message> read_messages(const std::string& path) {
-  const nlohmann::json json =
-      nlohmann::json::parse(read_file(path, std::size_t{64} << 20), nullptr, false);
-  if (json.is_discarded()) throw FormatError(fmt::format("{}: not valid JSON", path));
+  const nlohmann::json json = read_json(path, std::size_t{64} << 20);
   const bool wrapped = json.is_object() && json.contains("messages");
   try {
     return messages_from_json(wrapped ? json["messages"] : json);

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/files.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
@@ -67,7 +67,7 @@ GenerationConfig GenerationConfig::load(const std::filesystem::path& directory) 
   const std::filesystem::path path = directory / "generation_config.json";
   GenerationConfig config;
   if (!std::filesystem::exists(path)) return config;
-  const Json json = Json::parse(read_file(path, std::size_t{1} << 20), nullptr, false);
+  const Json json = read_json(path, std::size_t{1} << 20);
   if (!json.is_object())
     throw FormatError(fmt::format("{}: not a JSON object; mend or remove it", path.string()));
   const Reader reader(path.string(), json);

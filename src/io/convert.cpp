@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/threads.h"
 
 namespace minke {
@@ -65,13 +66,9 @@ bool natural_less(std::string_view a, std::string_view b) {
 }
 
 Json read_config(const fs::path& path) {
-  try {
-    Json config = Json::parse(read_file(path, std::size_t{16} << 20));
-    if (!config.is_object()) throw FormatError(path.string() + ": a JSON object is expected");
-    return config;
-  } catch (const nlohmann::json::exception& e) {
-    throw FormatError(fmt::format("{}: {}", path.string(), e.what()));
-  }
+  Json config = read_ordered_json(path, std::size_t{16} << 20);
+  if (!config.is_object()) throw FormatError(path.string() + ": a JSON object is expected");
+  return config;
 }
 
 Fp8Block block_of(const Json& config, const fs::path& path) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
@@ -120,7 +121,7 @@ ChatTemplate ChatTemplate::load(const fs::path& dir) {
     path = dir / "tokenizer_config.json";
     Json value;
     if (fs::exists(path)) {
-      const Json config = Json::parse(read_file(path));
+      const Json config = parse_json(read_file(path));
       if (config.is_object()) value = config.value("chat_template", Json());
     }
     if (value.is_array()) {  // [{"name", "template"}]
@@ -136,9 +137,6 @@ ChatTemplate ChatTemplate::load(const fs::path& dir) {
                       "one; {}",
                       kHowToName));
     return recognise(value.get<std::string>());
-  } catch (const Json::exception& e) {
-    throw FormatError(
-        fmt::format("{}: is not JSON ({}); is the file whole?", path.string(), e.what()));
   } catch (const FormatError& e) {
     throw FormatError(path.string() + ": " + e.what());
   }

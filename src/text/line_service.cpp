@@ -8,6 +8,7 @@
 #include <ostream>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
@@ -33,13 +34,6 @@ std::vector<std::int32_t> ids_of(const Json& value) {
   return ids;
 }
 
-// Without the library's "[json.exception...] " in front.
-std::string reason(const Json::exception& e) {
-  const std::string_view text = e.what();
-  const std::size_t at = text.find("] ");
-  return std::string(at == std::string_view::npos ? text : text.substr(at + 2));
-}
-
 std::string one_line(const Json& answer) {
   return answer.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -59,7 +53,7 @@ const ChatTemplate& LineService::chat_template() {
 
 LineService::Answer LineService::answer(const std::string& line) {
   try {
-    const Json request = Json::parse(line);
+    const Json request = parse_json(line);
     if (!request.is_object())
       throw FormatError("expected a JSON object with \"text\", \"messages\" or \"ids\"");
     if (request.contains("text")) {
@@ -80,8 +74,6 @@ LineService::Answer LineService::answer(const std::string& line) {
       return {one_line({{"text", tokenizer_.decode(ids_of(request["ids"]), skip)}})};
     }
     throw FormatError("expected one of the keys \"text\", \"messages\" and \"ids\"");
-  } catch (const Json::exception& e) {
-    return {one_line({{"error", "not a JSON object on one line: " + reason(e)}}), true};
   } catch (const Error& e) {
     return {one_line({{"error", e.what()}}), true};
   }

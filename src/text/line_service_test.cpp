@@ -54,23 +54,28 @@ TEST_F(LineServiceGolden, AnswersInOrder) {
 
 TEST_F(LineServiceGolden, BadLinesGiveErrorsInTheirPlace) {
   const std::string deep(100000, '[');
-  const std::vector<std::string> bad = {"",
-                                        "nonsense",
-                                        "3",
-                                        "{\"text\": 3}",
-                                        "{}",
-                                        "{\"text\": \"\xFF\"}",
-                                        "{\"text\": \"\\ud800\"}",
-                                        "{\"ids\": [-1]}",
-                                        "{\"ids\": [1.5]}",
-                                        "{\"ids\": [4294967296]}",
-                                        "{\"ids\": 3}",
-                                        "{\"ids\": [1], \"skip_special_tokens\": 1}",
-                                        "{\"messages\": 3}",
-                                        "{\"messages\": [{\"role\": \"user\"}]}",
-                                        "{\"messages\": [], \"add_generation_prompt\": 0}",
-                                        "{\"text\": \"a\"",
-                                        deep};
+  const std::string closed = deep + std::string(100000, ']');
+  const std::vector<std::string> bad = {
+      "",
+      "nonsense",
+      "3",
+      "{\"text\": 3}",
+      "{}",
+      "{\"text\": \"\xFF\"}",
+      "{\"text\": \"\\ud800\"}",
+      "{\"ids\": [-1]}",
+      "{\"ids\": [1.5]}",
+      "{\"ids\": [4294967296]}",
+      "{\"ids\": 3}",
+      "{\"ids\": [1], \"skip_special_tokens\": 1}",
+      "{\"messages\": 3}",
+      "{\"messages\": [{\"role\": \"user\"}]}",
+      "{\"messages\": [], \"add_generation_prompt\": 0}",
+      "{\"text\": \"a\"",
+      "{\"text\": \"a\", \"text\": \"b\"}",
+      deep,
+      "{\"messages\": [{\"role\": " + closed + "}]}",
+      "{\"messages\": [], \"add_generation_prompt\": " + closed + "}"};
   std::string lines;
   for (const std::string& line : bad) lines += line + "\n{\"text\": \"Hello\"}\n";
   const auto answers = ask(lines);

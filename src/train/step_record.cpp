@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/files.h"
+#include "base/json.h"
 #include "io/safetensors.h"
 #include "model/checkpoint.h"
 #include "train/training_step.h"
@@ -149,9 +149,7 @@ void run_steps(TrainStateOf<Real>& state, const Tensor& tokens, Index batch,
 }  // namespace
 
 StepSettings StepSettings::load(const fs::path& path) {
-  const nlohmann::json json =
-      nlohmann::json::parse(read_file(path, std::size_t{1} << 20), nullptr, false);
-  if (json.is_discarded()) throw FormatError(fmt::format("{}: not valid JSON", path.string()));
+  const nlohmann::json json = read_json(path, std::size_t{1} << 20);
   StepSettings settings;
   const OptionList list(settings);
   options_from_json(list, json, path.string());
