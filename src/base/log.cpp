@@ -1,8 +1,10 @@
 #include "base/log.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -22,7 +24,7 @@ struct Logger {
     std::lock_guard lock(mutex);
     if (at < level) return;
     std::string out = line.empty() ? "" : "\r\x1b[K";
-    out.append(prefix).append(text).append("\n").append(line);
+    out.append(prefix).append(readable_line(text)).append("\n").append(line);
     write(out);
   }
 };
@@ -50,6 +52,21 @@ std::string_view cut_to_columns(std::string_view text, std::size_t columns) {
 }
 
 }  // namespace
+
+std::string readable_line(std::string_view text) {
+  constexpr std::size_t kLongest = 2000;
+  std::size_t end = std::min(text.size(), kLongest);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end;  // between two characters
+  std::string line;
+  for (const char c : text.substr(0, end)) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
+      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else
+      line += c;
+  }
+  return end < text.size() ? line + "..." : line;
+}
 
 void set_log_level(LogLevel level) {
   std::lock_guard lock(logger().mutex);

@@ -3,6 +3,7 @@
 // The logger also owns the one line that is rewritten in place on a terminal (base/progress.h), so
 // that a message never lands in the middle of it. Everything here may be called from any thread.
 #pragma once
+#include <string>
 #include <string_view>
 
 namespace minke {
@@ -12,6 +13,10 @@ enum class LogLevel { Info, Warning, Silent };
 // Messages below `level` are dropped. Info at the start.
 void set_log_level(LogLevel level);
 LogLevel log_level();
+
+// What names out of damaged files may do to a message: control characters are shown as \xNN and a
+// long text is cut, so that it stays one line that can be read.
+std::string readable_line(std::string_view text);
 
 void log_info(std::string_view message);
 void log_warning(std::string_view message);

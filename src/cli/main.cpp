@@ -7,24 +7,30 @@
 #include <clocale>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "ops/isa.h"
 
 namespace {
 
-int report(const char* message, int status) {
-  if (*message) std::fprintf(stderr, "minke: %s\n", message);
+int report(const std::string& message, int status) {
+  if (!message.empty()) std::fprintf(stderr, "minke: %s\n", minke::readable_line(message).c_str());
   return status;
 }
 
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
+}
+
+std::string said_by_system(const std::filesystem::filesystem_error& e) {
+  return "cannot use " + e.path1().string() + ": " + e.code().message();
 }
 
 bool has_command(const CLI::App& app, const std::string& name) {
@@ -78,7 +84,7 @@ int run(int argc, char** argv) {
     throw minke::UsageError(one_line(e.what()) + "; see minke " + command + "--help");
   }
   // What was printed must have arrived: a full disk behind stdout is an error.
-  if (std::fflush(stdout) != 0 || !std::cout.flush())
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) || !std::cout.flush())
     return report("cannot write to standard output", 1);
   return 0;
 }
@@ -88,6 +94,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   if (!std::setlocale(LC_ALL, "")) std::setlocale(LC_ALL, "C.UTF-8");
   std::setlocale(LC_NUMERIC, "C");
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // a limit on file sizes is an error of writing, for stderr as well
   try {
     return run(argc, argv);
   } catch (const minke::UsageError& e) {
@@ -98,7 +106,9 @@ int main(int argc, char** argv) {
     return report(e.what(), 1);
   } catch (const std::bad_alloc&) {
     return report("not enough memory; `minke info --model DIR` says what a model needs", 1);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return report(said_by_system(e), 1);
   } catch (const std::exception& e) {
-    return report((std::string("internal error: ") + e.what()).c_str(), 1);
+    return report(std::string("internal error: ") + e.what(), 1);
   }
 }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace minke {
 namespace {
@@ -60,16 +61,7 @@ bool valid_utf8(std::string_view s) {
 }  // namespace
 
 void throw_format_error(std::string_view message) {
-  constexpr std::size_t kLongest = 2000;
-  std::string line;
-  for (char c : message.substr(0, kLongest)) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F)
-      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else
-      line += c;
-  }
-  if (message.size() > kLongest) line += "...";
-  throw FormatError(line);
+  throw FormatError(readable_line(message));
 }
 
 void JsonScanner::fail(std::string_view expected) const {

@@ -8,8 +8,7 @@
 
 namespace minke {
 
-// FormatError with a message that may hold names out of a damaged file: control characters are
-// shown as \xNN and a long message is cut, so that it stays one readable line.
+// FormatError with a message that may hold names out of a damaged file, as a readable_line.
 [[noreturn]] void throw_format_error(std::string_view message);
 
 class JsonScanner {
