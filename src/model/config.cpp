@@ -4,19 +4,72 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
-#include <fstream>
-#include <limits>
-#include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 
 namespace minke {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::size_t kLargestFile = std::size_t{16} << 20;
 constexpr Index kLargest = Index{1} << 31;
+constexpr Index kLargestLatent = 1 << 20;
+
+// What a setting may be, in a file as in a struct that somebody filled.
+enum class Presence { Required, Optional, RequiredByExperts, OptionalByExperts };
+struct IntegerKey {
+  const char* key;
+  Index ModelConfig::*field;
+  Presence presence;
+  Index least, most;
+};
+struct NumberKey {
+  const char* key;
+  double ModelConfig::*field;
+  double least, most;
+};
+
+constexpr IntegerKey kIntegers[] = {
+    {"vocab_size", &ModelConfig::vocab_size, Presence::Required, 1, 1 << 24},
+    {"hidden_size", &ModelConfig::hidden_size, Presence::Required, 1, 1 << 20},
+    {"intermediate_size", &ModelConfig::intermediate_size, Presence::Required, 1, 1 << 22},
+    {"num_hidden_layers", &ModelConfig::num_hidden_layers, Presence::Required, 1, 1 << 14},
+    {"num_nextn_predict_layers", &ModelConfig::num_nextn_predict_layers, Presence::Optional, 0, 64},
+    {"num_attention_heads", &ModelConfig::num_attention_heads, Presence::Required, 1, 1 << 14},
+    {"kv_lora_rank", &ModelConfig::kv_lora_rank, Presence::Required, 1, kLargestLatent},
+    {"qk_nope_head_dim", &ModelConfig::qk_nope_head_dim, Presence::Required, 1, 1 << 16},
+    {"qk_rope_head_dim", &ModelConfig::qk_rope_head_dim, Presence::Required, 2, 1 << 16},
+    {"v_head_dim", &ModelConfig::v_head_dim, Presence::Required, 1, 1 << 16},
+    {"n_routed_experts", &ModelConfig::n_routed_experts, Presence::Optional, 0, 1 << 16},
+    {"moe_intermediate_size", &ModelConfig::moe_intermediate_size, Presence::RequiredByExperts, 1,
+     1 << 22},
+    {"num_experts_per_tok", &ModelConfig::num_experts_per_tok, Presence::RequiredByExperts, 1,
+     1 << 16},
+    {"n_shared_experts", &ModelConfig::n_shared_experts, Presence::OptionalByExperts, 0, 1 << 16},
+    {"n_group", &ModelConfig::n_group, Presence::OptionalByExperts, 1, 1 << 16},
+    {"topk_group", &ModelConfig::topk_group, Presence::OptionalByExperts, 1, 1 << 16},
+    {"first_k_dense_replace", &ModelConfig::first_k_dense_replace, Presence::Optional, 0, kLargest},
+    {"moe_layer_freq", &ModelConfig::moe_layer_freq, Presence::Optional, 1, kLargest},
+    {"max_position_embeddings", &ModelConfig::max_position_embeddings, Presence::Required, 1,
+     kLargest},
+};
+constexpr NumberKey kNumbers[] = {
+    {"routed_scaling_factor", &ModelConfig::routed_scaling_factor, 0, 1e6},
+    {"aux_loss_alpha", &ModelConfig::aux_loss_alpha, 0, 1e6},
+    {"rms_norm_eps", &ModelConfig::rms_norm_eps, 0, 1},
+    {"rope_theta", &ModelConfig::rope_theta, 1, 1e15},
+    {"initializer_range", &ModelConfig::initializer_range, 0, 10},
+};
+// The published model has 61 layers of 256 experts.
+constexpr Index kMostExperts = 1 << 20;
+
+bool of_experts(Presence presence) {
+  return presence == Presence::RequiredByExperts || presence == Presence::OptionalByExperts;
+}
 
 // Reads keys of one object, naming the file and the key in every complaint.
 class Reader {
@@ -35,9 +88,6 @@ class Reader {
     const Index i = v.get<Index>();
     if (i < least || i > most) wrong(key, fmt::format("an integer from {} to {}", least, most));
     return i;
-  }
-  Index integer_or(const char* key, Index fallback, Index least) const {
-    return has(key) ? integer(key, least) : fallback;
   }
   double number(const char* key, double least, double most) const {
     if (!json_.contains(key)) missing(key, "a number");
@@ -67,10 +117,24 @@ class Reader {
                                     where_, key, brief(json_.at(key)), supported.dump()));
   }
   [[noreturn]] void wrong(const char* key, const std::string& expected) const {
-    throw ConfigError(
-        fmt::format("{}: {} is {}; expected {}", where_, key, brief(json_.at(key)), expected));
+    throw ConfigError(fmt::format("{}: {} is {}; expected {}", where_, key, shown(key), expected));
+  }
+  std::string shown(const char* key) const {
+    return json_.contains(key) ? brief(json_.at(key)) : "missing";
+  }
+  // Both spellings of one setting, which must not contradict each other.
+  const char* one_of(const char* newer, const char* older) const {
+    if (has(newer) && has(older) && json_.at(newer) != json_.at(older))
+      throw ConfigError(fmt::format("{}: {} is {} but {} is {}; they mean the same, remove one",
+                                    where_, newer, shown(newer), older, shown(older)));
+    return has(newer) ? newer : older;
+  }
+  const Json& object(const char* key) const {
+    if (!at(key).is_object()) wrong(key, "an object or null");
+    return at(key);
   }
   const std::string& where() const { return where_; }
+  std::string inside(const char* key) const { return where_ + ": " + key; }
 
  private:
   [[noreturn]] void missing(const char* key, const char* expected) const {
@@ -87,10 +151,8 @@ class Reader {
 
 // The object that holds the rotary settings: `rope_scaling`, or `rope_parameters` where newer.
 std::optional<YarnScaling> read_yarn(const Json& scaling, const std::string& where) {
-  if (!scaling.is_object())
-    throw ConfigError(fmt::format("{} is {}; expected an object or null", where, scaling.dump()));
   const Reader r(scaling, where);
-  const std::string type = r.has("rope_type") ? r.text_or("rope_type", "") : r.text_or("type", "");
+  const std::string type = r.text_or(r.one_of("rope_type", "type"), "");
   if (type == "default" || (type.empty() && !r.has("factor"))) return std::nullopt;
   if (type != "yarn")
     throw ConfigError(
@@ -99,6 +161,9 @@ std::optional<YarnScaling> read_yarn(const Json& scaling, const std::string& whe
   y.factor = r.number("factor", 1, 1e6);
   y.beta_fast = r.number_or("beta_fast", 32, 1e-6, 1e6);
   y.beta_slow = r.number_or("beta_slow", 1, 1e-6, 1e6);
+  if (y.beta_fast < y.beta_slow)
+    throw ConfigError(fmt::format("{}: beta_fast is {} but beta_slow is {}; expected no less",
+                                  where, y.beta_fast, y.beta_slow));
   y.mscale = r.number_or("mscale", 1, 0, 1e3);
   y.mscale_all_dim = r.number_or("mscale_all_dim", 0, 0, 1e3);
   y.original_length = r.integer("original_max_position_embeddings", 1);
@@ -106,8 +171,6 @@ std::optional<YarnScaling> read_yarn(const Json& scaling, const std::string& whe
 }
 
 Fp8Quantization read_quantization(const Json& json, const std::string& where) {
-  if (!json.is_object())
-    throw ConfigError(fmt::format("{} is {}; expected an object or null", where, json.dump()));
   const Reader r(json, where);
   const std::string method = r.text_or("quant_method", "");
   if (method != "fp8")
@@ -120,8 +183,41 @@ Fp8Quantization read_quantization(const Json& json, const std::string& where) {
   Fp8Quantization q;
   if (r.has("weight_block_size") && r.at("weight_block_size") != Json::array({128, 128}))
     r.wrong("weight_block_size", "[128, 128]");
-  q.power_of_two = r.text_or("scale_fmt", "") == "ue8m0";
+  r.only("scale_fmt", "ue8m0");
+  q.power_of_two = r.has("scale_fmt");
   return q;
+}
+
+bool same(const std::optional<YarnScaling>& a, const std::optional<YarnScaling>& b) {
+  const auto values = [](const YarnScaling& y) {
+    return std::tuple(y.factor, y.beta_fast, y.beta_slow, y.mscale, y.mscale_all_dim,
+                      y.original_length);
+  };
+  return a && b ? values(*a) == values(*b) : !a && !b;
+}
+
+// Newer files hold theta and the scaling in one object, `rope_parameters`.
+void read_rope(const Reader& r, ModelConfig& c) {
+  if (r.has("rope_scaling"))
+    c.rope_scaling = read_yarn(r.object("rope_scaling"), r.inside("rope_scaling"));
+  if (!r.has("rope_parameters")) return;
+  const Json& newer = r.object("rope_parameters");
+  const std::string inside = r.inside("rope_parameters");
+  const std::optional<YarnScaling> scaling = read_yarn(newer, inside);
+  if (r.has("rope_scaling") && !same(scaling, c.rope_scaling))
+    throw ConfigError(
+        fmt::format("{}: rope_parameters and rope_scaling differ; they mean the "
+                    "same, remove one",
+                    r.where()));
+  c.rope_scaling = scaling;
+  const Reader n(newer, inside);
+  const double theta = n.number_or("rope_theta", c.rope_theta, 1, 1e15);
+  if (r.has("rope_theta") && theta != c.rope_theta)
+    throw ConfigError(
+        fmt::format("{}: rope_theta is {} but rope_parameters.rope_theta is {}; they "
+                    "mean the same, remove one",
+                    r.where(), r.shown("rope_theta"), n.shown("rope_theta")));
+  c.rope_theta = theta;
 }
 
 void read_eos(const Reader& r, ModelConfig& c) {
@@ -149,26 +245,18 @@ Json or_null(const std::optional<T>& v) {
 
 ModelConfig ModelConfig::load(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  std::ifstream in(path, std::ios::binary);
-  if (!in)
-    throw_io_error(
-        fmt::format("cannot open {} (a model directory holds config.json)", path.string()), errno);
-  Json json;
-  try {
-    json = Json::parse(in);
-  } catch (const Json::exception& e) {
-    throw FormatError(fmt::format("{}: not valid JSON: {}", path.string(), e.what()));
-  }
-  return from_json(json, path.string());
+  if (std::error_code error; !std::filesystem::exists(path, error))
+    throw IoError(
+        fmt::format("{} does not exist; a model directory holds config.json", path.string()));
+  return from_json(read_ordered_json(path, kLargestFile), path.string());
 }
 
 ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   if (!json.is_object()) throw ConfigError(where + ": expected a JSON object");
   const Reader r(json, where);
   if (!r.has("model_type") || r.at("model_type") != "deepseek_v3")
-    throw ConfigError(
-        fmt::format("{}: model_type is {}; minke reads \"deepseek_v3\"", where,
-                    json.contains("model_type") ? json["model_type"].dump() : "missing"));
+    throw ConfigError(fmt::format("{}: model_type is {}; minke reads \"deepseek_v3\"", where,
+                                  r.shown("model_type")));
   r.only("scoring_func", "sigmoid");
   r.only("topk_method", "noaux_tc");
   r.only("hidden_act", "silu");
@@ -178,55 +266,29 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
   r.only("mlp_bias", false);
 
   ModelConfig c;
-  c.vocab_size = r.integer("vocab_size", 1, Index{1} << 24);
-  c.hidden_size = r.integer("hidden_size", 1, Index{1} << 20);
-  c.intermediate_size = r.integer("intermediate_size", 1, Index{1} << 22);
-  c.num_hidden_layers = r.integer("num_hidden_layers", 1, 1 << 14);
-  c.num_nextn_predict_layers = r.integer_or("num_nextn_predict_layers", 0, 0);
-  c.num_attention_heads = r.integer("num_attention_heads", 1, 1 << 14);
+  for (const IntegerKey& k : kIntegers) {
+    if (of_experts(k.presence) && c.n_routed_experts == 0) continue;
+    const bool required =
+        k.presence == Presence::Required || k.presence == Presence::RequiredByExperts;
+    if (required || r.has(k.key)) c.*k.field = r.integer(k.key, k.least, k.most);
+  }
+  for (const NumberKey& k : kNumbers) c.*k.field = r.number_or(k.key, c.*k.field, k.least, k.most);
   if (r.has("num_key_value_heads") && r.integer("num_key_value_heads", 1) != c.num_attention_heads)
     throw ConfigError(
         fmt::format("{}: num_key_value_heads is {} but num_attention_heads is {}; "
                     "latent attention has as many of both",
                     where, r.integer("num_key_value_heads", 1), c.num_attention_heads));
-  if (r.has("q_lora_rank")) c.q_lora_rank = r.integer("q_lora_rank", 1, Index{1} << 20);
-  c.kv_lora_rank = r.integer("kv_lora_rank", 1, Index{1} << 20);
-  c.qk_nope_head_dim = r.integer("qk_nope_head_dim", 1, 1 << 16);
-  c.qk_rope_head_dim = r.integer("qk_rope_head_dim", 2, 1 << 16);
-  c.v_head_dim = r.integer("v_head_dim", 1, 1 << 16);
-  c.n_routed_experts = r.integer_or("n_routed_experts", 0, 0);
-  if (c.n_routed_experts > 0) {
-    c.moe_intermediate_size = r.integer("moe_intermediate_size", 1, Index{1} << 22);
-    c.num_experts_per_tok = r.integer("num_experts_per_tok", 1, 1 << 16);
-    c.n_shared_experts = r.integer_or("n_shared_experts", 0, 0);
-    c.n_group = r.integer_or("n_group", 1, 1);
-    c.topk_group = r.integer_or("topk_group", 1, 1);
-    c.norm_topk_prob = r.flag_or("norm_topk_prob", true);
-    c.routed_scaling_factor = r.number_or("routed_scaling_factor", 1, 0, 1e6);
-  }
-  c.first_k_dense_replace = r.integer_or("first_k_dense_replace", 0, 0);
-  c.moe_layer_freq = r.integer_or("moe_layer_freq", 1, 1);
-  c.aux_loss_alpha = r.number_or("aux_loss_alpha", 1e-4, 0, 1e6);
-  c.rms_norm_eps = r.number_or("rms_norm_eps", 1e-6, 0, 1);
-  c.max_position_embeddings = r.integer("max_position_embeddings", 1);
-  c.initializer_range = r.number_or("initializer_range", 0.02, 0, 10);
+  if (r.has("q_lora_rank")) c.q_lora_rank = r.integer("q_lora_rank", 1, kLargestLatent);
+  if (c.n_routed_experts > 0) c.norm_topk_prob = r.flag_or("norm_topk_prob", true);
   c.torch_dtype = r.text_or(r.has("dtype") ? "dtype" : "torch_dtype", "bfloat16");
   if (r.has("bos_token_id")) c.bos_token_id = r.integer("bos_token_id", 0);
   if (r.has("pad_token_id")) c.pad_token_id = r.integer("pad_token_id", 0);
   read_eos(r, c);
 
-  // Newer files hold theta and the scaling in one object.
-  const char* scaling = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  if (r.has(scaling)) {
-    const std::string inside = where + ": " + scaling;
-    c.rope_scaling = read_yarn(r.at(scaling), inside);
-    if (r.at(scaling).contains("rope_theta"))
-      c.rope_theta = Reader(r.at(scaling), inside).number("rope_theta", 1, 1e15);
-  }
-  if (r.has("rope_theta")) c.rope_theta = r.number("rope_theta", 1, 1e15);
+  read_rope(r, c);
   if (r.has("quantization_config"))
     c.quantization =
-        read_quantization(r.at("quantization_config"), where + ": quantization_config");
+        read_quantization(r.object("quantization_config"), r.inside("quantization_config"));
   c.as_read_ = std::make_shared<const Json>(json);
   c.check(where);
   return c;
@@ -234,6 +296,19 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
 
 void ModelConfig::check(const std::string& where) const {
   const auto refuse = [&](const std::string& text) { throw ConfigError(where + ": " + text); };
+  for (const IntegerKey& k : kIntegers) {
+    if (of_experts(k.presence) && n_routed_experts == 0) continue;
+    if (this->*k.field < k.least || this->*k.field > k.most)
+      refuse(fmt::format("{} is {}; expected an integer from {} to {}", k.key, this->*k.field,
+                         k.least, k.most));
+  }
+  for (const NumberKey& k : kNumbers)
+    if (!(this->*k.field >= k.least && this->*k.field <= k.most))
+      refuse(fmt::format("{} is {}; expected a number from {} to {}", k.key, this->*k.field,
+                         k.least, k.most));
+  if (q_lora_rank && (*q_lora_rank < 1 || *q_lora_rank > kLargestLatent))
+    refuse(fmt::format("q_lora_rank is {}; expected null or an integer from 1 to {}", *q_lora_rank,
+                       kLargestLatent));
   if (qk_rope_head_dim % 2)
     refuse(
         fmt::format("qk_rope_head_dim is {}; rotary pairs need an even number", qk_rope_head_dim));
@@ -254,8 +329,11 @@ void ModelConfig::check(const std::string& where) const {
   if (first_k_dense_replace > num_hidden_layers)
     refuse(fmt::format("first_k_dense_replace is {} but num_hidden_layers is {}",
                        first_k_dense_replace, num_hidden_layers));
-  if (num_nextn_predict_layers > 64)
-    refuse(fmt::format("num_nextn_predict_layers is {}; at most 64", num_nextn_predict_layers));
+  if ((num_hidden_layers + num_nextn_predict_layers) * n_routed_experts > kMostExperts)
+    refuse(
+        fmt::format("num_hidden_layers = {} of n_routed_experts = {} make more than {} experts, "
+                    "surely a mistake",
+                    num_hidden_layers, n_routed_experts, kMostExperts));
   for (const auto& [key, id] :
        {std::pair{"bos_token_id", bos_token_id}, std::pair{"pad_token_id", pad_token_id}})
     if (id && *id >= vocab_size)

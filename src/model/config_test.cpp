@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -145,6 +146,9 @@ TEST(ModelConfigFormat, WrongValuesAreRefusedByName) {
                {"model_type", "llama"},
                {"rope_scaling", 3},
                {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
+               {"n_routed_experts", 65537},
+               {"n_routed_experts", 65536},  // of 62 layers
+               {"n_shared_experts", 1 << 30},
                {"quantization_config", "fp8"},
                {"quantization_config", {{"quant_method", "awq"}}}};
   for (const auto& [key, value] : cases) {
@@ -169,6 +173,62 @@ TEST(ModelConfigFormat, WrongValuesAreRefusedByName) {
   EXPECT_THROW(ModelConfig::from_json(Json::array(), "x"), ConfigError);
 }
 
+// Two spellings, or two settings, of which nobody knows which one is meant.
+TEST(ModelConfigFormat, ContradictionsAreRefused) {
+  const auto error = [](const std::function<void(Json&)>& edit) -> std::string {
+    Json j = published();
+    edit(j);
+    try {
+      ModelConfig::from_json(j, "x");
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const auto holds = [](const std::string& text, const char* part) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  };
+  EXPECT_EQ(error([](Json& j) { j["rope_scaling"]["rope_type"] = "yarn"; }), "");
+  EXPECT_EQ(error([](Json& j) { j["rope_parameters"] = j["rope_scaling"]; }), "");
+  holds(error([](Json& j) { j["rope_scaling"]["rope_type"] = "default"; }), "rope_type");
+  holds(error([](Json& j) {
+          j["rope_parameters"] = j["rope_scaling"];
+          j["rope_parameters"]["rope_theta"] = 500;
+        }),
+        "rope_parameters.rope_theta is 500");
+  holds(error([](Json& j) {
+          j["rope_parameters"] = {{"rope_type", "default"}};
+        }),
+        "rope_parameters and rope_scaling differ");
+  holds(error([](Json& j) { j["rope_scaling"]["beta_fast"] = 0.5; }), "beta_fast is 0.5");
+  holds(error([](Json& j) { j["quantization_config"]["scale_fmt"] = "e5m3"; }), "scale_fmt");
+  EXPECT_EQ(error([](Json& j) { j["quantization_config"]["scale_fmt"] = "ue8m0"; }), "");
+}
+
+// A struct that a recipe filled is held to the same ranges as a file.
+TEST(ModelConfigFormat, FilledStructsAreCheckedAsFilesAre) {
+  const ModelConfig good = ModelConfig::from_json(published(), "x");
+  const auto refused = [&](Index ModelConfig::*field, Index value) {
+    ModelConfig c = good;
+    c.*field = value;
+    EXPECT_THROW(c.check("x"), ConfigError) << value;
+  };
+  for (const Index value : {Index{-1}, Index{1} << 62, std::numeric_limits<Index>::max()}) {
+    refused(&ModelConfig::vocab_size, value);
+    refused(&ModelConfig::num_hidden_layers, value);
+    refused(&ModelConfig::n_routed_experts, value);
+    refused(&ModelConfig::moe_intermediate_size, value);
+    refused(&ModelConfig::topk_group, value);
+    refused(&ModelConfig::kv_lora_rank, value);
+    ModelConfig c = good;
+    c.q_lora_rank = value;
+    EXPECT_THROW(c.check("x"), ConfigError) << value;
+  }
+  ModelConfig c = good;
+  c.rms_norm_eps = 1e300;
+  EXPECT_THROW(c.check("x"), ConfigError);
+}
+
 TEST(ModelConfigFormat, MissingAndBrokenFiles) {
   const auto dir = std::filesystem::temp_directory_path() / "minke_config_test";
   std::filesystem::create_directories(dir);
@@ -177,6 +237,13 @@ TEST(ModelConfigFormat, MissingAndBrokenFiles) {
   write_file_atomic(dir / "config.json", "{\"model_type\": ");
   EXPECT_THROW(ModelConfig::load(dir), FormatError);
   write_file_atomic(dir / "config.json", std::string(1 << 20, '['));
+  EXPECT_THROW(ModelConfig::load(dir), FormatError);
+  std::string text = published().dump();
+  text.back() = ',';
+  write_file_atomic(dir / "config.json", text + "\"hidden_size\": 64}");
+  EXPECT_THROW(ModelConfig::load(dir), FormatError);  // twice
+  write_file_atomic(dir / "config.json",
+                    text + "\"x\": " + std::string(100000, '[') + std::string(100000, ']') + "}");
   EXPECT_THROW(ModelConfig::load(dir), FormatError);
   std::filesystem::remove_all(dir);
 }

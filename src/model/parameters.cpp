@@ -1,5 +1,7 @@
 #include "model/parameters.h"
 
+#include <algorithm>
+
 #include "base/files.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -52,11 +54,12 @@ ParameterCount count_parameters(const ModelConfig& c) {
   ParameterCount n;
   ModelParameters<Nothing> p;
   Index expert = 0;  // parameters of all routed experts of the main model
-  const std::string mtp_from = fmt::format("model.layers.{}.", c.num_hidden_layers);
+  std::vector<std::string> mtp_prefixes;
+  for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
+    mtp_prefixes.push_back(fmt::format("model.layers.{}.", c.num_hidden_layers + k));
   const auto is_mtp = [&](const std::string& name) {
-    for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
-      if (name.starts_with(fmt::format("model.layers.{}.", c.num_hidden_layers + k))) return true;
-    return false;
+    return std::any_of(mtp_prefixes.begin(), mtp_prefixes.end(),
+                       [&](const std::string& prefix) { return name.starts_with(prefix); });
   };
   visit_parameters(c, p, [&](const ParameterSpec& spec, Nothing&) {
     const Index size = element_count(spec.shape);
