@@ -71,13 +71,18 @@ TensorInfo scan_entry(JsonScanner& json, const std::filesystem::path& path, std:
   return info;
 }
 
-// shape * element size = end - begin, with no overflow on the way.
+// shape * element size = end - begin. No product of some extents overflows, those of an empty
+// tensor included: views multiply them.
 void check_size(const std::filesystem::path& path, const TensorInfo& info) {
-  std::uint64_t bytes = size_of(info.dtype);
-  for (Index extent : info.shape)
-    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(extent), &bytes))
+  Index largest = static_cast<Index>(size_of(info.dtype));
+  bool empty = false;
+  for (Index extent : info.shape) {
+    empty |= extent == 0;
+    if (__builtin_mul_overflow(largest, std::max<Index>(extent, 1), &largest))
       bad(path, "tensor {} of shape {} is too large for any file", info.name,
           to_string(info.shape));
+  }
+  const std::uint64_t bytes = empty ? 0 : static_cast<std::uint64_t>(largest);
   if (info.end < info.begin || info.end - info.begin != bytes)
     bad(path, "tensor {}: {} {} takes {} bytes, but its data_offsets are [{}, {}]", info.name,
         name_of(info.dtype), to_string(info.shape), bytes, info.begin, info.end);

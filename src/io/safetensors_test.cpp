@@ -103,6 +103,10 @@ TEST_F(SafetensorsFormat, ShapesMustMatchTheirRange) {
   // Overflow: 2^62 * 4 = 2^64, and a product that comes round to a small number.
   EXPECT_HOLDS(open(one("F32", "[4611686018427387904]", "[0,0]"), 0), "too large");
   EXPECT_HOLDS(open(one("U8", "[4294967296,4294967297]", "[0,4294967296]"), 8), "too large");
+  // An empty tensor, whose other extents a view would multiply.
+  EXPECT_HOLDS(open(one("U8", "[4611686018427387904,2,0]", "[0,0]"), 0), "too large");
+  EXPECT_HOLDS(open(one("U8", "[0,4611686018427387904,2]", "[0,0]"), 0), "too large");
+  EXPECT_EQ(open(one("U8", "[0,4294967296]", "[0,0]"), 0), "");
   EXPECT_HOLDS(open(one("U8", "[18446744073709551615]", "[0,1]"), 1), "an extent of");
   EXPECT_HOLDS(open(one("U8", "[18446744073709551616]", "[0,1]"), 1), "below 2^64");
   EXPECT_HOLDS(open(one("U8", "[1]", "[18446744073709551615,18446744073709551616]"), 1), "2^64");

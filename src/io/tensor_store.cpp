@@ -43,6 +43,7 @@ ShardIndex read_index(const fs::path& path) {
   });
   json.end();
   if (!found) throw_format_error(file + ": there is no \"weight_map\"");
+  if (index.files.empty()) throw_format_error(file + ": \"weight_map\" names no tensor");
   return index;
 }
 
@@ -205,7 +206,7 @@ void TensorStore::check_intact() const {
   for (const SafetensorsFile& file : shards_) file.check_intact();
 }
 
-Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
+const TensorInfo& TensorStore::scales_of(std::string_view name, Fp8Block block) const {
   const StoredTensor weight = stored(name);
   const auto fail = [&](const std::string& what) {
     throw_format_error(fmt::format("{}: the F8_E4M3 tensor {} {} {}", weight.file->path().string(),
@@ -224,25 +225,31 @@ Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
   if (info->shape != expected)
     fail(fmt::format("has scales {} of shape {}, {} expected with blocks of {}x{}", its,
                      to_string(info->shape), to_string(expected), block.rows, block.columns));
-  Tensor scales = Tensor::uninitialized(expected);
-  const auto data = bytes(its);
-  switch (info->dtype) {
+  if (info->dtype != DType::F32 && info->dtype != DType::BF16 && info->dtype != DType::F8_E8M0)
+    fail(fmt::format("has scales {} of type {}, F32, BF16 or F8_E8M0 expected", its,
+                     name_of(info->dtype)));
+  return *info;
+}
+
+Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
+  const TensorInfo& info = scales_of(name, block);
+  Tensor scales = Tensor::uninitialized(info.shape);
+  const auto data = bytes(info.name);
+  switch (info.dtype) {
     case DType::F32:
       convert<float, float>(data, scales);
       break;
     case DType::BF16:
       convert<float, BF16>(data, scales);
       break;
-    case DType::F8_E8M0:
-      convert<float, UE8M0>(data, scales);
-      break;
     default:
-      fail(fmt::format("has scales of type {}, F32, BF16 or F8_E8M0 expected",
-                       name_of(info->dtype)));
+      convert<float, UE8M0>(data, scales);
   }
   const auto values = scales.flat();
   for (Index i = 0; i < values.extent(0); ++i)
-    if (!std::isfinite(values(i))) fail(fmt::format("has a scale that is not finite in {}", its));
+    if (!std::isfinite(values(i)))
+      throw_format_error(fmt::format("{}: tensor {} holds a scale that is not finite",
+                                     stored(name).file->path().string(), info.name));
   return scales;
 }
 

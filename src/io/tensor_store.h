@@ -68,8 +68,10 @@ class TensorStore {
   Tensor read_bf16(std::string_view name, Fp8Block block = kWeightBlock) const;
   // A copy as I64, from I64, I32, I16, I8, U8 or BOOL.
   Tensor read_i64(std::string_view name) const;
-  // The scales of the F8_E4M3 matrix `name` ("...weight") as FP32 [ceil(N/rows), ceil(K/columns)],
-  // from NAME_scale_inv in F32, BF16 or F8_E8M0. FormatError when missing, misshapen or not finite.
+  // NAME_scale_inv, the scales of the F8_E4M3 matrix `name` ("...weight"): F32, BF16 or F8_E8M0
+  // [ceil(N/rows), ceil(K/columns)]. FormatError when missing or of another shape or type.
+  const TensorInfo& scales_of(std::string_view name, Fp8Block block = kWeightBlock) const;
+  // Its values as FP32. FormatError also when one is not finite.
   Tensor read_scales(std::string_view name, Fp8Block block = kWeightBlock) const;
 
  private:

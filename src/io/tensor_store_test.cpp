@@ -74,10 +74,11 @@ TEST_F(StoreFormat, ATensorInTheWrongShardIsRefused) {
 
 TEST_F(StoreFormat, DamagedIndicesAreRefused) {
   shard("1.safetensors", {"a"});
-  for (const char* text : {"", "{", "[]", "{}", R"({"weight_map":[]})", R"({"weight_map":{"a":1}})",
-                           R"({"weight_map":{"a":"1.safetensors"},"weight_map":{}})",
-                           R"({"weight_map":{"a":"1.safetensors","a":"1.safetensors"}})",
-                           R"({"weight_map":{"a":"1.safetensors"}} x)"}) {
+  for (const char* text :
+       {"", "{", "[]", "{}", R"({"weight_map":[]})", R"({"weight_map":{}})",
+        R"({"weight_map":{"a":1}})", R"({"weight_map":{"a":"1.safetensors"},"weight_map":{}})",
+        R"({"weight_map":{"a":"1.safetensors","a":"1.safetensors"}})",
+        R"({"weight_map":{"a":"1.safetensors"}} x)"}) {
     put(dir / "model.safetensors.index.json", text);
     EXPECT_HOLDS(error(), "model.safetensors.index.json") << text;
   }
@@ -133,7 +134,7 @@ TEST_F(StoreFormat, Fp8WeightsNeedTheirScales) {
                "the F8_E4M3 tensor l.weight [130, 5] needs its scales l.weight_scale_inv");
   EXPECT_HOLDS(write(scale(Tensor::zeros({1, 2}))), "of shape [1, 2], [2, 1] expected");
   EXPECT_HOLDS(write(scale(Tensor::zeros({2}))), "of shape [2], [2, 1] expected");
-  EXPECT_HOLDS(write(scale(Tensor(DType::F16, {2, 1}))), "scales of type F16");
+  EXPECT_HOLDS(write(scale(Tensor(DType::F16, {2, 1}))), "scales l.weight_scale_inv of type F16");
   scales.v2()(1, 0) = std::numeric_limits<float>::infinity();
   EXPECT_HOLDS(write(scale(scales)), "a scale that is not finite");
 

@@ -51,12 +51,14 @@ const TensorInfo& checked(const TensorStore& store, const ParameterSpec& spec) {
   if (is_fp8 && spec.role != Role::Linear)
     throw FormatError(fmt::format("{}: tensor {} is F8_E4M3, which only linear weights may be",
                                   store.directory().string(), spec.name));
+  if (is_fp8) (void)store.scales_of(spec.name);
   return *info;
 }
 
-// Tensors that the model does not read and that are not the known repetitions get one warning.
+// Tensors that the model does not read and that are not the known repetitions get one warning. The
+// modules beyond the first `n_mtp` were not wanted.
 void report_unread(const TensorStore& store, const std::set<std::string>& read,
-                   const ModelConfig& announced) {
+                   const ModelConfig& announced, Index n_mtp) {
   std::string first;
   std::size_t n = 0;
   store.for_each([&](const StoredTensor& t) {
@@ -65,7 +67,8 @@ void report_unread(const TensorStore& store, const std::set<std::string>& read,
     if (name.ends_with("_scale_inv") && read.contains(name.substr(0, name.size() - 10))) return;
     for (Index k = 0; k < announced.num_nextn_predict_layers; ++k)
       if (name == mtp_prefix(announced, k) + "embed_tokens.weight" ||
-          name == mtp_prefix(announced, k) + "shared_head.head.weight")
+          name == mtp_prefix(announced, k) + "shared_head.head.weight" ||
+          (k >= n_mtp && name.starts_with(mtp_prefix(announced, k))))
         return;
     if (n++ == 0) first = name;
   });
@@ -195,7 +198,7 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
     if (options.progress) options.progress(done, store.total_bytes());
   });
   store.check_intact();
-  if (options.mtp) report_unread(store, read, announced);
+  report_unread(store, read, announced, model.config.num_nextn_predict_layers);
   return model;
 }
 
@@ -212,7 +215,7 @@ ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, Mod
     read.insert(spec.name);
   });
   store.check_intact();
-  report_unread(store, read, announced);
+  report_unread(store, read, announced, config.num_nextn_predict_layers);
   return masters;
 }
 
@@ -266,7 +269,6 @@ CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {
   s.mtp_present = count_mtp(store, s.config);
   ModelConfig present = s.config;
   present.num_nextn_predict_layers = s.mtp_present;
-  s.count = count_parameters(present);
   s.n_tensors = store.size();
   s.n_files = store.shards().size();
   s.weight_bytes = store.total_bytes();
@@ -277,6 +279,7 @@ CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {
   s.bytes_by_dtype.assign(by_dtype.begin(), by_dtype.end());
   ModelParameters<int> unused;
   visit_parameters(present, unused, [&](const ParameterSpec& spec, int&) { checked(store, spec); });
+  s.count = count_parameters(present);
   return s;
 }
 

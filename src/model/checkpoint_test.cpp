@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -89,6 +90,29 @@ TEST_F(Checkpoint, Bf16ExportOfBf16WeightsKeepsEveryByte) {
   }
 }
 
+// A model that computes without part of its weights is seldom meant.
+TEST_F(Checkpoint, FormatTensorsThatAreNotReadAreReportedOnce) {
+  const auto warnings = [&](const char* name, const char* key, bool mtp) {
+    fs::copy_file(golden(name) / "model.safetensors", dir_ / "model.safetensors",
+                  fs::copy_options::overwrite_existing);
+    std::string text = read_file(golden(name) / "config.json");
+    if (*key) {
+      const std::size_t at = text.find(key);
+      text.replace(at, text.find(',', at) - at, std::string(key) + ": 0");
+    }
+    write_file_atomic(dir_ / "config.json", text);
+    testing::internal::CaptureStderr();
+    load_model(dir_, {.compute = Compute::Fp32, .mtp = mtp});
+    return testing::internal::GetCapturedStderr();
+  };
+  for (const bool mtp : {true, false}) {
+    EXPECT_EQ(warnings("tiny-mtp", "", mtp), "");
+    const std::string warning = warnings("tiny-mtp", "\"n_shared_experts\"", mtp);
+    EXPECT_NE(warning.find("shared_experts"), std::string::npos) << warning;
+    EXPECT_EQ(std::count(warning.begin(), warning.end(), '\n'), 1) << warning;
+  }
+}
+
 TEST_F(Checkpoint, FormatMissingTensorsAndWrongShapesAreNamed) {
   damaged("tiny-bf16", "model.layers.1.mlp.experts.3.up_proj.weight", nullptr);
   EXPECT_NE(complaint().find("model.layers.1.mlp.experts.3.up_proj.weight"), std::string::npos);
@@ -111,6 +135,7 @@ TEST_F(Checkpoint, FormatFp8ScalesMustBeThereAndFit) {
   const std::string scale = "model.layers.0.mlp.down_proj.weight_scale_inv";
   damaged("tiny-fp8", scale, nullptr);
   EXPECT_NE(complaint().find("model.layers.0.mlp.down_proj.weight"), std::string::npos);
+  EXPECT_THROW(summarize_checkpoint(dir_), FormatError);
   const Tensor wrong = Tensor::zeros({2, 2});
   damaged("tiny-fp8", scale, &wrong);
   EXPECT_NE(complaint().find("model.layers.0.mlp.down_proj.weight"), std::string::npos);
