@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "text/tokenizer.h"
 
 namespace minke {
@@ -17,6 +19,11 @@ using Json = nlohmann::json;
 using Element = simdjson::dom::element;
 
 constexpr std::int64_t kMostIds = 1 << 24;
+
+// One above the largest id. Ids may have holes, but memory is taken for each of them.
+std::int64_t id_limit(std::size_t n_pieces) {
+  return std::min(kMostIds, static_cast<std::int64_t>(4 * n_pieces) + 65536);
+}
 
 [[noreturn]] void fail(const std::string& field, const std::string& what) {
   throw FormatError(field + ": " + what);
@@ -42,11 +49,11 @@ bool bool_of(simdjson::dom::object object, const char* key, const std::string& f
   return flag;
 }
 
-std::int32_t id_of(Element value, const std::string& field) {
+std::int32_t id_of(Element value, const std::string& field, std::int64_t limit) {
   std::int64_t id;
   if (value.get(id)) fail(field, "expected an integer id");
-  if (id < 0 || id >= kMostIds)
-    fail(field, fmt::format("id {} is out of range; expected 0 to {}", id, kMostIds - 1));
+  if (id < 0 || id >= limit)
+    fail(field, fmt::format("id {} is out of range; expected 0 to {}", id, limit - 1));
   return static_cast<std::int32_t>(id);
 }
 
@@ -94,9 +101,10 @@ std::vector<std::string> read_vocab(simdjson::dom::object model,
   simdjson::dom::object vocab;
   if (!value || value->get(vocab)) fail("model.vocab", "expected an object of piece to id");
   std::vector<std::string> out;
+  const std::int64_t limit = id_limit(vocab.size());
   for (const auto [content, value] : vocab) {
     const std::string field = fmt::format("model.vocab[\"{}\"]", content);
-    const std::int32_t id = id_of(value, field);
+    const std::int32_t id = id_of(value, field, limit);
     if (content.empty()) fail(field, "an empty piece; expected at least one letter");
     if (static_cast<std::size_t>(id) >= out.size()) out.resize(id + 1);
     if (!out[id].empty())
@@ -145,12 +153,13 @@ std::vector<Merge> read_merges(simdjson::dom::object model,
   return out;
 }
 
-std::vector<AddedToken> read_added_tokens(simdjson::dom::object root) {
+std::vector<AddedToken> read_added_tokens(simdjson::dom::object root, std::size_t n_pieces) {
   std::vector<AddedToken> out;
   const auto value = field_of(root, "added_tokens");
   if (!value) return out;
   simdjson::dom::array list;
   if (value->get(list)) fail("added_tokens", "expected an array");
+  const std::int64_t limit = id_limit(n_pieces + list.size());
   for (const Element entry : list) {
     const std::string field = fmt::format("added_tokens[{}]", out.size());
     simdjson::dom::object object;
@@ -160,7 +169,8 @@ std::vector<AddedToken> read_added_tokens(simdjson::dom::object root) {
     if (!id || !content) fail(field, "expected an id and a content");
     for (const char* key : {"lstrip", "rstrip", "single_word"})
       refuse_unless(!bool_of(object, key, field), field + "." + key, "false");
-    out.push_back({id_of(*id, field + ".id"), std::string(string_of(*content, field + ".content")),
+    out.push_back({id_of(*id, field + ".id", limit),
+                   std::string(string_of(*content, field + ".content")),
                    bool_of(object, "special", field), bool_of(object, "normalized", field)});
     if (out.back().content.empty()) fail(field + ".content", "is empty");
   }
@@ -178,7 +188,7 @@ TokenizerParts read_tokenizer(const std::string& text) {
   Json small = Json::object();  // all but the two long parts
   for (const auto [key, value] : root)
     if (key != "model" && key != "added_tokens")
-      small[std::string(key)] = Json::parse(std::string(simdjson::minify(value)));
+      small[std::string(key)] = parse_json(simdjson::minify(value));
   check_pipeline(small);
   const auto value = field_of(root, "model");
   if (!value || value->get(model)) fail("model", "expected an object");
@@ -188,7 +198,7 @@ TokenizerParts read_tokenizer(const std::string& text) {
   std::unordered_map<std::string_view, std::int32_t> ids;
   parts.vocab = read_vocab(model, ids);
   parts.merges = read_merges(model, ids);
-  parts.added_tokens = read_added_tokens(root);
+  parts.added_tokens = read_added_tokens(root, ids.size());
   parts.pre_tokenizer = PreTokenizer::from_json(small.value("pre_tokenizer", Json()));
   parts.ignore_merges = bool_of(model, "ignore_merges", "model");
   if (parts.merges.empty() && ids.size() > 256 + parts.added_tokens.size())
@@ -208,12 +218,7 @@ std::optional<std::string> configured_token(const Json& config, const char* key)
 }
 
 TokenizerConfig read_config(const std::string& text) {
-  Json root;
-  try {
-    root = Json::parse(text);
-  } catch (const Json::exception& e) {
-    throw FormatError(fmt::format("is not JSON ({}); is the file whole?", e.what()));
-  }
+  const Json root = parse_json(text);
   if (!root.is_object()) throw FormatError("expected a JSON object");
   TokenizerConfig config;
   config.bos_token = configured_token(root, "bos_token");

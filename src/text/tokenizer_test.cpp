@@ -286,6 +286,17 @@ void expect_refused(const std::string& tokenizer, const std::string& fragment,
   }
 }
 
+TEST(Tokenizer, IdsMayHaveHolesButNotTakeAllMemory) {
+  json j = small_tokenizer();
+  j["model"]["vocab"]["abc"] = 60000;
+  EXPECT_EQ(load_json(j.dump()).vocab_size(), 60001);
+  j["model"]["vocab"]["abc"] = 16000000;
+  expect_refused(j.dump(), "id 16000000 is out of range");
+  j = small_tokenizer();
+  j["added_tokens"][0]["id"] = 16000000;
+  expect_refused(j.dump(), "added_tokens[0].id: id 16000000 is out of range");
+}
+
 TEST(Tokenizer, RefusesBrokenFilesByField) {
   const auto with = [](const char* pointer, json value) {
     json j = small_tokenizer();
@@ -337,7 +348,7 @@ TEST(Tokenizer, RefusesBrokenFilesByField) {
   expect_refused(good, "bos_token is '<bos>'", R"({"bos_token": "<bos>"})");
   expect_refused(good, "bos_token: expected", R"({"bos_token": 3})");
   expect_refused(good, "add_bos_token", R"({"add_bos_token": 1})");
-  expect_refused(good, "is not JSON", R"({"bos_tok)");
+  expect_refused(good, "not valid JSON", R"({"bos_tok)");
 }
 
 // Damaged files are refused or, where the damage makes another tokenizer, loaded; nothing else.
