@@ -2,9 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <cmath>
-#include <csignal>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,6 +11,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "io/convert.h"
 
 namespace minke {
@@ -45,21 +44,6 @@ std::uint64_t parse_bytes(const std::string& text) {
   return static_cast<std::uint64_t>(bytes);
 }
 
-std::atomic<bool> g_stop{false};
-
-// Ctrl-C stops between tensors, so that what was written is removed.
-class StopOnInterrupt {
- public:
-  StopOnInterrupt() {
-    g_stop = false;
-    before_ = std::signal(SIGINT, [](int) { g_stop = true; });
-  }
-  ~StopOnInterrupt() { std::signal(SIGINT, before_); }
-
- private:
-  void (*before_)(int);
-};
-
 struct Arguments {
   std::string model, out, dtype, scale = "fp32", max_shard_size = "5GB";
   bool allow_symlinks = false, overwrite = false;
@@ -81,10 +65,11 @@ void run(const Arguments& a) {
   options.overwrite = a.overwrite;
   set_threads(a.threads);
 
-  const StopOnInterrupt stop;
+  // Looked at between tensors, so that what was written is removed.
+  const InterruptScope interrupt;
   std::unique_ptr<Progress> line;
   const ConvertReport r = convert_model(options, [&](std::uint64_t done, std::uint64_t total) {
-    if (g_stop) throw Interrupted("stopped; nothing was written to " + a.out);
+    if (interrupt.requested()) throw Interrupted("stopped; nothing was written to " + a.out);
     if (!line)
       line = std::make_unique<Progress>(ProgressOptions{
           .label = "convert", .unit = "bytes", .total = static_cast<std::int64_t>(total)});

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,8 @@ std::string recipe_help() {
 
 void add_train(CLI::App& app) {
   struct Options {
-    std::string recipe, out, resume = "auto";
+    std::string recipe, resume = "auto";
+    std::optional<std::string> out;  // given but empty, it is refused as a recipe's would be
     std::vector<std::string> settings;
     std::int64_t steps = 0, stop_after = 0;
     bool dry_run = false;
@@ -65,7 +67,7 @@ void add_train(CLI::App& app) {
   cmd->footer(recipe_help);
   cmd->callback([o] {
     std::vector<std::string> settings = o->settings;
-    if (!o->out.empty()) settings.push_back("out=" + o->out);
+    if (o->out) settings.push_back("out=" + *o->out);
     if (o->steps > 0) {
       settings.push_back("tokens=0");
       settings.push_back("steps=" + std::to_string(o->steps));

@@ -24,6 +24,7 @@ struct Options {
 };
 
 void run(const Options& o) {
+  if (o.out.empty()) throw UsageError("--out is empty, but must name a directory");
   if (!o.overwrite && fs::exists(fs::path(o.out) / "tokenizer.json"))
     throw UsageError(fmt::format(
         "{} already holds tokenizer.json; choose another --out, or replace it with --overwrite",

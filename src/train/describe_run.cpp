@@ -19,6 +19,7 @@ void describe_run(const Recipe& recipe) {
   const Tokenizer tokenizer = Tokenizer::load(recipe.data.tokenizer);
   const ModelConfig config =
       recipe.init_from.empty() ? recipe.new_model(tokenizer) : ModelConfig::load(recipe.init_from);
+  recipe.check_model(config, tokenizer);
   const ParameterCount count = count_parameters(config);
   const TrainingData data = load_training_data(recipe, tokenizer);
   const auto train_tokens = static_cast<double>(data.train.tokens.size());

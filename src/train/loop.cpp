@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -56,6 +57,14 @@ class RunLock {
   int fd_;
 };
 
+// Bytes, swap included; 0 where the system does not say.
+double machine_memory() {
+  struct sysinfo info {};
+  if (sysinfo(&info) != 0) return 0;
+  return (static_cast<double>(info.totalram) + static_cast<double>(info.totalswap)) *
+         static_cast<double>(info.mem_unit);
+}
+
 fs::path made(fs::path directory) {
   std::error_code error;
   fs::create_directories(directory, error);
@@ -74,7 +83,7 @@ class Run {
         tokenizer_(Tokenizer::load(recipe_.data.tokenizer)),
         checkpoints_(directory_ / "checkpoints"),
         resumed_from_(choose_checkpoint()),
-        data_(load_training_data(recipe_, tokenizer_)),
+        data_(load_data()),
         source_(data_.train, recipe_.data.sequence_length, recipe_.seed) {
     { const AtomicDirectory probe(recipe_.out); }  // not only at the end: can OUT be written?
     if (resumed_from_ >= 0)
@@ -82,16 +91,6 @@ class Run {
     else
       begin();
     position_ = source_.position();
-    if (recipe_.data.sequence_length > state_.config.max_position_embeddings)
-      throw ConfigError(
-          fmt::format("data.sequence_length is {}, but must be at most the model's "
-                      "max_position_embeddings = {}",
-                      recipe_.data.sequence_length, state_.config.max_position_embeddings));
-    if (tokenizer_.vocab_size() > state_.config.vocab_size)
-      throw ConfigError(
-          fmt::format("the tokenizer in {} has {} entries, but the model's vocab_size "
-                      "is {}",
-                      recipe_.data.tokenizer, tokenizer_.vocab_size(), state_.config.vocab_size));
   }
 
   void train(FunctionRef<bool()> stop) {
@@ -132,6 +131,26 @@ class Run {
                       "auto, remove {}, or give another --out",
                       checkpoints_.path_of(newest).string(), directory_.string()));
     return newest;
+  }
+
+  ModelConfig config_of_start() const {
+    if (resumed_from_ >= 0) return ModelConfig::load(checkpoints_.path_of(resumed_from_));
+    return recipe_.init_from.empty() ? recipe_.new_model(tokenizer_)
+                                     : ModelConfig::load(recipe_.init_from);
+  }
+
+  // What cannot work is refused before text and weights are read.
+  TrainingData load_data() const {
+    const ModelConfig config = config_of_start();
+    recipe_.check_model(config, tokenizer_);
+    const double needed = training_memory(recipe_, config).total(), here = machine_memory();
+    if (here > 0 && needed > here)
+      throw ConfigError(
+          fmt::format("this training needs about {:.1f} GB of memory, the machine has {:.1f} GB; "
+                      "take a smaller model or data.micro_batch (--dry-run says what needs how "
+                      "much)",
+                      needed * 1e-9, here * 1e-9));
+    return load_training_data(recipe_, tokenizer_);
   }
 
   void begin() {

@@ -208,6 +208,20 @@ TEST_F(TrainingRun, KeepsTheNewestCheckpoints) {
             (std::vector<std::int64_t>{4, 5, 6}));
 }
 
+// A damaged checkpoint of a later step neither counts as a kept one nor is in the way.
+TEST_F(TrainingRun, ADamagedCheckpointDoesNotPushOutAWholeOne) {
+  run(recipe("whole"));
+  run(recipe("damaged", {"checkpoint.every=2", "checkpoint.keep=1"}), {.stop_after = 2});
+  const fs::path checkpoints = dir_ / "damaged.run" / "checkpoints";
+  fs::create_directories(checkpoints / "step-4");
+  std::ofstream(checkpoints / "step-4" / "model.safetensors") << "half";
+  run(recipe("damaged", {"checkpoint.every=1", "checkpoint.keep=1"}), {.stop_after = 3});
+  EXPECT_EQ(CheckpointDirectory(checkpoints).steps(), std::vector<std::int64_t>{3});
+  EXPECT_TRUE(fs::exists(checkpoints / "step-4.damaged" / "model.safetensors"));
+  run(recipe("damaged", {"checkpoint.every=1", "checkpoint.keep=1"}));
+  EXPECT_EQ(state("damaged", 6), state("whole", 6));
+}
+
 TEST_F(TrainingRun, MicroBatchesAddUpToTheBatch) {
   run(recipe("two", {"compute=fp32", "steps=1"}));
   run(recipe("one", {"compute=fp32", "steps=1", "data.micro_batch=0"}));
@@ -317,6 +331,10 @@ TEST_F(TrainingRun, RefusesBadRecipesByName) {
   refused("data.tokenizer=/nowhere", "/nowhere");
   refused("data.paths=/nowhere", "/nowhere");
   refused("checkpoint.minutes=0", "checkpoint.every");
+  refused("steps=9223372036854775807", "steps is 9223372036854775807");
+  refused("model.n_routed_experts=4611686018427387904", "n_routed_experts");
+  refused("model.topk_group=4611686018427387904", "topk_group");
+  refused("model.moe_intermediate_size=4000000", "memory");
 }
 
 TEST(MetricsLog, EachStepStandsOnce) {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/files.h"
+#include "base/json.h"
 #include "text/tokenizer.h"
 
 namespace minke {
@@ -41,6 +41,10 @@ void check(const Recipe& r, const std::string& where) {
     refuse(fmt::format(
         "data.batch_size {} times data.sequence_length {} is more than 2^31 tokens a step",
         r.data.batch_size, r.data.sequence_length));
+  constexpr Index most_tokens = Index{1} << 60;
+  if (std::max(r.tokens, r.steps) > most_tokens / r.tokens_per_step())
+    refuse(fmt::format("{} is {}, which makes more than 2^60 tokens; surely a mistake",
+                       r.steps > 0 ? "steps" : "tokens", std::max(r.tokens, r.steps)));
 }
 
 // "a.b" -> value, for every option.
@@ -65,8 +69,7 @@ bool may_change(const std::string& name) {
 }  // namespace
 
 Recipe Recipe::load(const fs::path& path, const std::vector<std::string>& settings) {
-  const Json json = Json::parse(read_file(path, std::size_t{1} << 24), nullptr, false);
-  if (json.is_discarded()) throw FormatError(fmt::format("{}: not valid JSON", path.string()));
+  const Json json = read_json(path, std::size_t{1} << 24);
   Recipe recipe;
   const OptionList list(recipe);
   options_from_json(list, json, path.string());
@@ -137,6 +140,18 @@ ModelConfig Recipe::new_model(const Tokenizer& tokenizer) const {
   return c;
 }
 
+void Recipe::check_model(const ModelConfig& c, const Tokenizer& tokenizer) const {
+  if (data.sequence_length > c.max_position_embeddings)
+    throw ConfigError(
+        fmt::format("data.sequence_length is {}, but must be at most the model's "
+                    "max_position_embeddings = {}",
+                    data.sequence_length, c.max_position_embeddings));
+  if (tokenizer.vocab_size() > c.vocab_size)
+    throw ConfigError(
+        fmt::format("the tokenizer in {} has {} entries, but the model's vocab_size is {}",
+                    data.tokenizer, tokenizer.vocab_size(), c.vocab_size));
+}
+
 std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today) {
   std::vector<std::pair<std::string, nlohmann::ordered_json>> before, now;
   flatten(recorded, "", before);
@@ -182,8 +197,9 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
         (c.is_moe(i) ? K * (2 * F + 2 * D) + 2 * S : 2 * static_cast<double>(c.intermediate_size));
   const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
   const double tokens = static_cast<double>(rows * recipe.data.sequence_length);
-  m.activations =
-      4 * tokens * per_token + 4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size);
+  m.activations = 4 * tokens * per_token +
+                  4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size) +
+                  4 * static_cast<double>(recipe.tokens_per_step());  // the ids of the whole batch
   return m;
 }
 

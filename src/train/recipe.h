@@ -169,12 +169,14 @@ struct Recipe {
   LrSchedule schedule() const;
   OptimizerSettings optimizer_settings(std::int64_t step) const;  // of update number step + 1
   ModelConfig new_model(const Tokenizer& tokenizer) const;
+  // ConfigError when rows are longer than the model's context or the tokenizer has more ids.
+  void check_model(const ModelConfig& config, const Tokenizer& tokenizer) const;
 };
 
 // What differs between the recipe of a checkpoint and today's. Settings that the weights, moments
 // or the data position depend on (model.*, data.* but paths, micro_batch and held_out_rows, seed,
-// init_from, optimizer.moments) must not: ConfigError naming the first one. The others are returned,
-// each as "optimizer.lr 0.001 instead of 0.002".
+// init_from, optimizer.moments) must not: ConfigError naming the first one. The others are
+// returned, each as "optimizer.lr 0.001 instead of 0.002".
 std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today);
 
 // Memory of a run in bytes, weights and states exact, activations of a micro-batch estimated.

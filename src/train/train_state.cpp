@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "io/safetensors.h"
 #include "model/checkpoint.h"
@@ -74,8 +75,7 @@ std::int64_t step_of(const std::string& name) {
 
 std::vector<std::string> names_in(const fs::path& directory) {
   std::vector<std::string> names;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error))
+  for (const auto& entry : fs::directory_iterator(directory))
     names.push_back(entry.path().filename().string());
   return names;
 }
@@ -123,8 +123,7 @@ void save_checkpoint(const fs::path& target, TrainState& state, nlohmann::ordere
 
 nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
   const fs::path path = directory / kStateFile;
-  nlohmann::ordered_json record =
-      nlohmann::ordered_json::parse(read_file(path, std::size_t{1} << 24), nullptr, false);
+  nlohmann::ordered_json record = read_ordered_json(path, std::size_t{1} << 24);
   if (!record.is_object() || !record.contains("format") || record["format"] != kFormat)
     throw FormatError(
         fmt::format("{}: is not a training state of the form '{}'; is {} a training "
@@ -181,18 +180,30 @@ std::int64_t CheckpointDirectory::newest_whole() const {
   for (auto step = all.rbegin(); step != all.rend(); ++step) {
     const std::string defect = checkpoint_defect(path_of(*step));
     if (defect.empty()) return *step;
-    log_warning(fmt::format("{} is left out: {}", path_of(*step).string(), defect));
+    set_aside(*step, defect);
   }
   return -1;
 }
 
+// Left under its name it would count as the newest when old ones are removed, and be in the way of
+// the step when the run comes there again.
+void CheckpointDirectory::set_aside(std::int64_t step, const std::string& defect) const {
+  const fs::path path = path_of(step);
+  fs::path aside;
+  for (int n = 1; aside.empty() || fs::exists(aside); ++n)
+    aside = path.string() + (n == 1 ? ".damaged" : fmt::format(".damaged-{}", n));
+  fs::rename(path, aside);
+  log_warning(
+      fmt::format("{} is set aside as {}: {}", path.string(), aside.filename().string(), defect));
+}
+
 void CheckpointDirectory::prune(std::int64_t keep) const {
   std::vector<std::int64_t> all = steps();
-  std::error_code error;
   while (static_cast<std::int64_t>(all.size()) > keep) {
     const fs::path removing = directory_ / fmt::format("{}{}", kRemoving, all.front());
+    std::error_code error;
     fs::rename(path_of(all.front()), removing, error);
-    fs::remove_all(removing, error);
+    if (!error) fs::remove_all(removing, error);
     if (error)
       log_warning(
           fmt::format("cannot remove {}: {}", path_of(all.front()).string(), error.message()));

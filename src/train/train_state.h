@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <vector>
 
 #include "model/weights.h"
@@ -56,12 +57,15 @@ class CheckpointDirectory {
   std::filesystem::path path_of(std::int64_t step) const;
   // Ascending; those that are there by name, whole or not.
   std::vector<std::int64_t> steps() const;
-  // The newest whole one (hashes checked), or -1; a warning names each newer one that is not.
+  // The newest whole one (hashes checked), or -1. Each newer one that is not gets another name and
+  // a warning.
   std::int64_t newest_whole() const;
   // Removes all but the newest `keep`.
   void prune(std::int64_t keep) const;
 
  private:
+  void set_aside(std::int64_t step, const std::string& defect) const;
+
   std::filesystem::path directory_;
 };
 
