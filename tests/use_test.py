@@ -182,6 +182,41 @@ class Use(unittest.TestCase):
             self.assertEqual(done.stdout, b"")
             self.assertRegex(done.stderr.decode(), r"\Aminke: [^\n]+\n\Z")
 
+    def test_output_that_does_not_arrive_is_an_error(self):
+        for args in (["generate", "--model", self.model, "--prompt", "the", "--max-tokens", 2,
+                      "--json"], ["info", "--model", self.model]):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([MINKE, *map(str, args)], stdout=full,
+                                      stderr=subprocess.PIPE, timeout=600)
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn(b"minke: cannot write to standard output", done.stderr)
+
+    def test_names_out_of_files_stay_in_one_line(self):
+        model = self.directory / "odd"
+        model.mkdir()
+        config = json.loads((self.plain / "config.json").read_text())
+        config["rope_scaling"] = {"type": "a\nb\x1b[2J"}
+        (model / "config.json").write_text(json.dumps(config))
+        done = run("info", "--model", model)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+        self.assertIn(rb"a\x0ab\x1b[2J", done.stderr)
+
+    def test_an_empty_out_is_refused(self):
+        recipe = self.directory / "recipe.json"
+        recipe.write_text(json.dumps({"out": str(self.directory / "trained"), "steps": 1,
+                                      "data": {"paths": [str(self.corpus)],
+                                               "tokenizer": str(self.model)}}))
+        for args in (["train", recipe, "--out", ""],
+                     ["train-tokenizer", "--data", self.corpus, "--out", ""],
+                     ["convert", "--model", self.plain, "--dtype", "bf16", "--out", ""],
+                     ["forward", "--model", self.plain, "--out", "", "--tokens",
+                      self.plain / "expected.safetensors"]):
+            done = run(*args)
+            self.assertNotEqual(done.returncode, 0, args)
+            self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+        self.assertFalse((self.directory / "trained.run").exists())
+
     def test_chat_without_a_terminal(self):
         saved = self.directory / "saved.json"
         done = run("chat", "--model", self.model, "--max-tokens", 5, "--seed", 2,

@@ -245,7 +245,8 @@ Json or_null(const std::optional<T>& v) {
 
 ModelConfig ModelConfig::load(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  if (std::error_code error; !std::filesystem::exists(path, error))
+  std::error_code error;
+  if (std::filesystem::status(path, error).type() == std::filesystem::file_type::not_found)
     throw IoError(
         fmt::format("{} does not exist; a model directory holds config.json", path.string()));
   return from_json(read_ordered_json(path, kLargestFile), path.string());
