@@ -207,8 +207,9 @@ void BatchSource::set_position(const DataPosition& position) {
         "give "
         "the same ones, or start a new run from the model");
   const auto n = static_cast<std::int64_t>(order_.size());
-  if (position.epoch < 0 || position.document < 0 || position.document >= n ||
-      position.offset < 0 || position.rows < 0)
+  constexpr std::int64_t most = std::int64_t{1} << 60;  // counted up from there
+  if (position.epoch < 0 || position.epoch > most || position.document < 0 ||
+      position.document >= n || position.offset < 0 || position.rows < 0 || position.rows > most)
     throw ConfigError("the checkpoint's data position is out of range");
   position_ = position;
   order_documents();

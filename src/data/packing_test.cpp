@@ -131,7 +131,8 @@ TEST(Packing, APositionOfOtherDataIsRefused) {
   source.set_position(BatchSource(a, 7, 3).position());  // another length of rows is allowed
   for (auto change :
        {+[](DataPosition& p) { p.document = 9; }, +[](DataPosition& p) { p.epoch = -1; },
-        +[](DataPosition& p) { p.offset = 100; }}) {
+        +[](DataPosition& p) { p.offset = 100; }, +[](DataPosition& p) { p.rows = INT64_MAX; },
+        +[](DataPosition& p) { p.epoch = INT64_MAX; }}) {
     DataPosition position = source.position();
     change(position);
     EXPECT_THROW(source.set_position(position), ConfigError);

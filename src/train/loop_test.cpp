@@ -222,6 +222,20 @@ TEST_F(TrainingRun, ADamagedCheckpointDoesNotPushOutAWholeOne) {
   EXPECT_EQ(state("damaged", 6), state("whole", 6));
 }
 
+TEST_F(TrainingRun, FormatAStepThatCannotBeIsRefused) {
+  const fs::path file = dir_ / "train_state.json";
+  const auto record = [&](const std::string& step) {
+    write_file_atomic(file,
+                      "{\"format\": \"minke-train-state-1\", \"moments\": \"BF16\", "
+                      "\"step\": " +
+                          step + "}");
+    read_checkpoint_record(dir_);
+  };
+  EXPECT_NO_THROW(record("7"));
+  for (const char* step : {"9223372036854775808", "9223372036854775807", "-1", "1.5", "null"})
+    EXPECT_THROW(record(step), FormatError) << step;
+}
+
 TEST_F(TrainingRun, MicroBatchesAddUpToTheBatch) {
   run(recipe("two", {"compute=fp32", "steps=1"}));
   run(recipe("one", {"compute=fp32", "steps=1", "data.micro_batch=0"}));

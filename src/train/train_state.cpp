@@ -21,6 +21,7 @@ constexpr const char* kFormat = "minke-train-state-1";
 constexpr const char* kStateFile = "train_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kRemoving = "removing-";
+constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 60;  // as many as a recipe may have
 
 struct NamedMoment {
   std::string name;
@@ -133,6 +134,9 @@ nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
       !record.contains("moments") || !record["moments"].is_string())
     throw FormatError(
         fmt::format("{}: 'step' or 'moments' is missing or of a wrong type", path.string()));
+  if (record["step"].get<std::uint64_t>() > kMostSteps)
+    throw FormatError(fmt::format("{}: step is {}, but must be at most {}", path.string(),
+                                  record["step"].get<std::uint64_t>(), kMostSteps));
   return record;
 }
 
