@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -169,10 +169,9 @@ TEST(SplitRegex, TimeIsLinearForTheUsualPatterns) {
   for (const char letter : std::string_view("a \n7!\t\x01")) {
     const std::string text(1 << 20, letter);
     for (const PreTokenizer* p : {&published, &other}) {
-      const auto begin = std::chrono::steady_clock::now();
+      const std::clock_t begin = std::clock();  // of the processor: others may be busy, too
       (void)split(*p, text);
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-      EXPECT_LT(seconds.count(), 2.0) << letter;
+      EXPECT_LT(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, 2.0) << letter;
     }
   }
 }
