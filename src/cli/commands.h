@@ -24,5 +24,6 @@ void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_plan(CLI::App& app);
 
 }  // namespace minke

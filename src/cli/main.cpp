@@ -69,6 +69,7 @@ int run(int argc, char** argv) {
   minke::add_eval(app);
   minke::add_convert(app);
   minke::add_bench(app);
+  minke::add_plan(app);
   minke::add_tokenize(app);
   minke::add_forward(app);
   minke::add_step(app);

@@ -10,19 +10,18 @@ namespace {
 
 constexpr std::string_view kStyle = R"(
 :root { color-scheme: light dark; --ground: #ffffff; --ink: #1f2328; --soft: #6a737d;
-  --line: #d9dee3; --card: #f6f8fa;
+  --line: #d9dee3;
   --c0: #3b76c4; --c1: #e8943a; --c2: #3f9a63; --c3: #b8c0c8; --c4: #8b6bc0; --c5: #c9577b;
   --c6: #37a3a8; --c7: #a58b3a; }
 @media (prefers-color-scheme: dark) {
-  :root { --ground: #14181d; --ink: #e3e8ed; --soft: #97a1ab; --line: #333b44; --card: #1b2127;
+  :root { --ground: #14181d; --ink: #e3e8ed; --soft: #97a1ab; --line: #333b44;
     --c0: #5b93da; --c1: #e0923f; --c2: #4fae76; --c3: #535d67; --c4: #a288d3; --c5: #d8708f;
     --c6: #4bb5ba; --c7: #bda352; } }
 body { margin: 2.5rem auto; max-width: 76rem; padding: 0 1.5rem; background: var(--ground);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .4rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 p { max-width: 52rem; color: var(--soft); margin: .3rem 0 .8rem; }
-.picture { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; padding: .4rem;
-  background: var(--card); }
+.picture { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; padding: .4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .9rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }

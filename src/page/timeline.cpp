@@ -13,9 +13,9 @@ namespace {
 
 constexpr double kRow = 24, kGap = 5, kTop = 64, kLegend = 44, kCharacter = 6.6;
 constexpr double kNarrowest = 1000, kWidest = 6400;
-constexpr double kReadable = 15;  // px of a span that holds two digits
+constexpr double kReadable = 18;  // px of a span that holds two digits
 
-// The middle width of the spans decides: half of them then hold their label.
+// A short span decides: three quarters of them then hold their label.
 double plot_width(const Timeline& t, double duration) {
   std::vector<double> lengths;
   for (const Timeline::Row& row : t.rows)
@@ -48,7 +48,8 @@ std::string style_sheet(const Timeline& t) {
       "<style>\n.tl text {{ font: 12px system-ui, 'Segoe UI', 'Liberation Sans', Arial, "
       "sans-serif; "
       "fill: #1f2328; font-variant-numeric: tabular-nums }}\n"
-      ".tl .title {{ font-size: 15px; font-weight: 600 }} .tl .soft {{ fill: #6a737d }}\n"
+      ".tl .title {{ font-size: 15px; font-weight: 600 }} .tl .soft {{ fill: #6a737d }} "
+      ".tl .note {{ font-size: 12px; font-weight: 400 }}\n"
       ".tl .in {{ font-size: 11px; text-anchor: middle; fill: #14181d; pointer-events: none }}\n"
       ".tl .ground {{ fill: #ffffff }} .tl .lane {{ fill: #eef1f4 }} "
       ".tl .grid {{ stroke: #d9dee3 }}\n{}\n"
@@ -143,9 +144,10 @@ std::string timeline_svg(const Timeline& t) {
   c.svg += style_sheet(t);
   c.add(
       "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n"
-      "<text class=\"title\" x=\"16\" y=\"26\">{}</text>\n"
+      "<text class=\"title\" x=\"16\" y=\"26\">{}<tspan class=\"note soft\" "
+      "dx=\"16\">{}</tspan></text>\n"
       "<text class=\"soft\" x=\"16\" y=\"{}\">{}</text>\n",
-      escape(t.title), kTop - 12, escape(t.time_unit));
+      escape(t.title), escape(t.note), kTop - 12, escape(t.time_unit));
   c.axis(bottom);
   for (std::size_t i = 0; i < t.rows.size(); ++i) {
     const Timeline::Row& row = t.rows[i];

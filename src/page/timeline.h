@@ -23,7 +23,8 @@ struct Span {
 };
 
 struct Timeline {
-  std::string title, time_unit;  // "seconds"
+  std::string title, note;  // the note stands behind the title
+  std::string time_unit;    // "seconds"
   std::vector<SpanStyle> styles;
   struct Row {
     std::string label;
