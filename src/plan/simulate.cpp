@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <utility>
 
 #include "base/error.h"
 
@@ -12,23 +10,6 @@ namespace minke {
 namespace {
 
 constexpr std::size_t kMaxOperations = std::size_t{1} << 26;  // begin and end of each: 1 GiB
-
-bool is_forward(MessageKind kind) {
-  return kind == MessageKind::SendF || kind == MessageKind::RecvF;
-}
-bool is_send(MessageKind kind) {
-  return kind == MessageKind::SendF || kind == MessageKind::SendB;
-}
-
-// Index of one activation or gradient among those that a rank makes or receives.
-std::size_t slot(const Schedule& s, bool forward, MicroBatch m) {
-  if (m.phase < 0 || m.phase >= s.n_phases() || m.chunk < 0 || m.chunk >= s.chunks_per_phase())
-    throw ConfigError(
-        fmt::format("schedule: there is no micro-batch {} of phase {}", m.chunk, m.phase));
-  return static_cast<std::size_t>((forward ? 0 : 2) + m.phase) *
-             static_cast<std::size_t>(s.chunks_per_phase()) +
-         static_cast<std::size_t>(m.chunk);
-}
 
 std::string describe(int rank, std::size_t op, const ScheduleOp& o) {
   return fmt::format("rank {}, operation {} ({})", rank, op, name_of(o.kind));
@@ -93,101 +74,7 @@ double unit_time(const UnitTimes& t, const ScheduleOp& op) {
   return 0;
 }
 
-Simulator::Simulator(const Schedule& schedule) : schedule_(schedule) {
-  first_op_.push_back(0);
-  for (const auto& ops : schedule.ranks) first_op_.push_back(first_op_.back() + ops.size());
-  links_.resize(first_op_.back());
-  link();
-}
-
-void Simulator::link() {
-  struct Posted {
-    OpRef batch;
-    OpRef producer;
-    bool forward;
-    MicroBatch micro_batch;
-  };
-  const Schedule& s = schedule_;
-  const std::size_t slots =
-      4 * static_cast<std::size_t>(s.chunks_per_phase());  // forward or backward, phase, chunk
-  // What each rank sends to each other one, in order.
-  std::map<std::pair<int, int>, std::vector<Posted>> sent;
-  for (int rank = 0; rank < s.n_ranks; ++rank) {
-    std::vector<int> made(slots, -1);
-    const auto& ops = s.ranks[static_cast<std::size_t>(rank)];
-    for (std::size_t i = 0; i < ops.size(); ++i) {
-      const int op = static_cast<int>(i);
-      if (ops[i].has_forward()) made[slot(s, true, ops[i].forward)] = op;
-      if (ops[i].has_backward()) made[slot(s, false, ops[i].backward)] = op;
-      for (const Message& m : ops[i].messages) {
-        if (!is_send(m.kind)) continue;
-        const int producer = made[slot(s, is_forward(m.kind), m.micro_batch)];
-        if (producer < 0)
-          throw ConfigError(fmt::format("schedule: {} sends what was not computed before",
-                                        describe(rank, i, ops[i])));
-        sent[{rank, m.peer}].push_back(
-            {{rank, op}, {rank, producer}, is_forward(m.kind), m.micro_batch});
-      }
-    }
-  }
-
-  // The k-th receive of a rank from another one is that one's k-th send to it.
-  std::map<std::pair<int, int>, std::vector<OpRef>> received;  // batches, for the senders' links
-  std::map<std::pair<int, int>, std::size_t> n_received, n_sent;
-  const auto refuse = [&](int rank, std::size_t i) {
-    throw ConfigError(fmt::format("schedule: {} needs an input that no earlier COMM received",
-                                  describe(rank, i, s.ranks[static_cast<std::size_t>(rank)][i])));
-  };
-  for (int rank = 0; rank < s.n_ranks; ++rank) {
-    const auto& ops = s.ranks[static_cast<std::size_t>(rank)];
-    for (std::size_t i = 0; i < ops.size(); ++i)
-      for (const Message& m : ops[i].messages) {
-        if (is_send(m.kind)) continue;
-        const auto& from = sent[{m.peer, rank}];
-        const std::size_t k = n_received[{m.peer, rank}]++;
-        if (k >= from.size() || from[k].forward != is_forward(m.kind) ||
-            from[k].micro_batch != m.micro_batch)
-          throw ConfigError(fmt::format(
-              "schedule: receive {} of rank {} from rank {} is not what that rank sends", k, rank,
-              m.peer));
-        received[{m.peer, rank}].push_back({rank, static_cast<int>(i)});
-      }
-  }
-  for (const auto& [ranks, messages] : sent)
-    if (messages.size() != received[ranks].size())
-      throw ConfigError(
-          fmt::format("schedule: rank {} sends {} messages to rank {}, which receives {}",
-                      ranks.first, messages.size(), ranks.second, received[ranks].size()));
-
-  n_received.clear();
-  for (int rank = 0; rank < s.n_ranks; ++rank) {
-    const auto& ops = s.ranks[static_cast<std::size_t>(rank)];
-    std::vector<OpRef> input(slots, OpRef{-1, -1});  // producers of what was received
-    for (std::size_t i = 0; i < ops.size(); ++i) {
-      Links& links = links_[first_op_[static_cast<std::size_t>(rank)] + i];
-      links.first = refs_.size();
-      const auto need = [&](bool forward, MicroBatch m, int from) {
-        if (from < 0) return;
-        const OpRef producer = input[slot(s, forward, m)];
-        if (producer.rank < 0) refuse(rank, i);
-        refs_.push_back(producer);
-      };
-      if (ops[i].has_forward()) need(true, ops[i].forward, s.upstream(rank, ops[i].forward.phase));
-      if (ops[i].has_backward())
-        need(false, ops[i].backward, s.downstream(rank, ops[i].backward.phase));
-      for (const Message& m : ops[i].messages) {
-        if (is_send(m.kind)) {
-          refs_.push_back(received[{rank, m.peer}][n_sent[{rank, m.peer}]++]);
-        } else {
-          const Posted& posted = sent[{m.peer, rank}][n_received[{m.peer, rank}]++];
-          input[slot(s, is_forward(m.kind), m.micro_batch)] = posted.producer;
-          refs_.push_back(posted.batch);
-        }
-      }
-      links.last = refs_.size();
-    }
-  }
-}
+Simulator::Simulator(const Schedule& schedule) : schedule_(schedule), links_(schedule) {}
 
 // One walk over the lists: each rank goes on until an operation of another rank must come first.
 class Simulator::Walk {
@@ -198,17 +85,17 @@ class Simulator::Walk {
         times_(times),
         R_(static_cast<std::size_t>(options.n_replicas)),
         G_(static_cast<std::size_t>(options.expert_group)),
-        n_ranks_(simulator.first_op_.size() - 1),
+        n_ranks_(simulator.schedule_.ranks.size()),
         at_(n_ranks_, 0),
         posted_(n_ranks_, false),
         waiters_(n_ranks_),
         clock_(n_ranks_ * R_, 0.0),
         op_times_(R_) {
     result_.n_replicas_ = options.n_replicas;
-    result_.first_op_ = simulator.first_op_;
+    result_.first_op_ = simulator.links_.first_op();
     result_.ranks_.resize(n_ranks_ * R_);
-    result_.begin_.resize(simulator.first_op_.back() * R_);
-    result_.end_.resize(simulator.first_op_.back() * R_);
+    result_.begin_.resize(simulator.links_.n_ops() * R_);
+    result_.end_.resize(simulator.links_.n_ops() * R_);
   }
 
   Simulation run() {
@@ -230,18 +117,13 @@ class Simulator::Walk {
   }
 
  private:
-  std::size_t n_ops(std::size_t rank) const {
-    return simulator_.first_op_[rank + 1] - simulator_.first_op_[rank];
-  }
+  std::size_t n_ops(std::size_t rank) const { return simulator_.schedule_.ranks[rank].size(); }
   const ScheduleOp& op(int rank) const {
     return simulator_.schedule_
         .ranks[static_cast<std::size_t>(rank)][at_[static_cast<std::size_t>(rank)]];
   }
   std::span<double> row(std::vector<double>& values, OpRef ref) const {
-    return std::span(values).subspan((simulator_.first_op_[static_cast<std::size_t>(ref.rank)] +
-                                      static_cast<std::size_t>(ref.op)) *
-                                         R_,
-                                     R_);
+    return std::span(values).subspan(simulator_.links_.index(ref) * R_, R_);
   }
   // The first operation that must come before the next one of `rank`, or nullptr.
   const OpRef* missing(int rank) const {
@@ -249,7 +131,7 @@ class Simulator::Walk {
     const bool comm = op(rank).kind == OpKind::Comm;
     const bool blocking = options_.messages == Messages::Blocking;
     if (comm != blocking) return nullptr;  // the other form's dependencies
-    for (const OpRef& ref : simulator_.links(rank, static_cast<int>(at_[p]))) {
+    for (const OpRef& ref : simulator_.links_.of({rank, static_cast<int>(at_[p])})) {
       const auto q = static_cast<std::size_t>(ref.rank);
       const auto needed = static_cast<std::size_t>(ref.op);
       const bool there = at_[q] > needed || (blocking && at_[q] == needed && posted_[q]);
@@ -294,12 +176,11 @@ class Simulator::Walk {
     if (o.kind == OpKind::Comm) {
       if (blocking) {
         wait_for(row(result_.begin_, here));
-        for (const OpRef& batch : simulator_.links(rank, here.op))
-          wait_for(row(result_.begin_, batch));
+        for (const OpRef& batch : simulator_.links_.of(here)) wait_for(row(result_.begin_, batch));
       }
     } else {
       if (!blocking)
-        for (const OpRef& producer : simulator_.links(rank, here.op))
+        for (const OpRef& producer : simulator_.links_.of(here))
           wait_for(row(result_.end_, producer));
       const auto begin = row(result_.begin_, here);
       std::copy(clock.begin(), clock.end(), begin.begin());
@@ -348,11 +229,11 @@ Simulation Simulator::run(const SimulationOptions& o, OpTimes times) const {
                     o.expert_group, o.n_replicas));
   if (!(o.message_time >= 0))
     throw ConfigError(fmt::format("message-time is {}, but must be at least 0", o.message_time));
-  if (first_op_.back() > kMaxOperations / static_cast<std::size_t>(o.n_replicas))
+  if (links_.n_ops() > kMaxOperations / static_cast<std::size_t>(o.n_replicas))
     throw ConfigError(fmt::format(
         "{} replicas of {} operations are more than the {} that fit; nearest: {} replicas",
-        o.n_replicas, first_op_.back(), kMaxOperations,
-        std::max<std::size_t>(1, kMaxOperations / first_op_.back())));
+        o.n_replicas, links_.n_ops(), kMaxOperations,
+        std::max<std::size_t>(1, kMaxOperations / links_.n_ops())));
   return Walk(*this, o, times).run();
 }
 

@@ -29,6 +29,7 @@
 #include "base/threads.h"
 #include "parallel/schedule.h"
 #include "plan/bubble.h"
+#include "plan/schedule_links.h"
 
 namespace minke {
 
@@ -100,8 +101,7 @@ class Simulation {
 // One schedule, prepared for many simulations.
 class Simulator {
  public:
-  // `schedule` must outlive the simulator. ConfigError when the list cannot be executed: messages
-  // that do not match between two ranks, or an operation whose input was not received.
+  // `schedule` must outlive the simulator. ConfigError when its messages do not match.
   explicit Simulator(const Schedule& schedule);
 
   // ConfigError when the options do not fit (sizes, 2^26 operations of all ranks at most), and
@@ -111,28 +111,10 @@ class Simulator {
   Simulation run(const UnitTimes& times, Messages messages = Messages::Asynchronous) const;
 
  private:
-  struct OpRef {
-    int rank;
-    int op;
-  };
-  struct Links {  // [first, last) of refs_
-    std::size_t first = 0, last = 0;
-  };
   class Walk;
 
-  void link();
-  std::span<const OpRef> links(int rank, int op) const {
-    const Links& l =
-        links_[first_op_[static_cast<std::size_t>(rank)] + static_cast<std::size_t>(op)];
-    return std::span(refs_).subspan(l.first, l.last - l.first);
-  }
-
   const Schedule& schedule_;
-  std::vector<std::size_t> first_op_;  // [N + 1] number of operations in the lists before
-  // For a computing operation the ones on other ranks that produce its inputs, for a COMM the
-  // batches at the other ends of its messages.
-  std::vector<Links> links_;
-  std::vector<OpRef> refs_;
+  ScheduleLinks links_;
 };
 
 }  // namespace minke
