@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -112,7 +113,10 @@ class Simulator::Walk {
     for (std::size_t rank = 0; rank < n_ranks_; ++rank)
       if (at_[rank] < n_ops(rank)) throw_circle(static_cast<int>(rank));
     result_.makespan = *std::max_element(clock_.begin(), clock_.end());
-    for (RankTime& t : result_.ranks_) t.bubble = result_.makespan - t.busy();
+    for (RankTime& t : result_.ranks_) {
+      t.bubble = result_.makespan - t.busy();
+      if (std::abs(t.bubble) < 1e-12 * result_.makespan) t.bubble = 0;  // rounding of the sums
+    }
     return std::move(result_);
   }
 

@@ -59,7 +59,7 @@ struct SimulationOptions {
   double message_time = 0;  // of one activation or gradient between two stages
 };
 
-struct RankTime {  // of one rank; the five add up to the makespan
+struct RankTime {  // of one rank; the four add up to the makespan
   double compute = 0;
   double exchange = 0;    // on the wire and not hidden
   double straggling = 0;  // in exchanges, waiting for slower ranks of the group
