@@ -2,7 +2,7 @@
 #include "cli/plan_inputs.h"
 
 #include "base/error.h"
-#include "cli/commands.h"
+#include "cli/plan.h"
 #include "plan/cache_bytes.h"
 #include "plan/flops.h"
 #include "plan/memory.h"
@@ -106,8 +106,7 @@ void print_params(const PlanModel& m, const ParameterTable& t, Index sequence) {
     const double saved = 1 - cache.bytes(16) / other.bytes(16);
     fmt::print("{:<34}{:>20.0f} B  {}\n", "  if it were " + other.scheme, other.bytes(16),
                saved >= 0 ? fmt::format("{} is {:.1f} % less than this", cache.scheme, saved * 100)
-                          : fmt::format("{} is {:.2f} times this", cache.scheme,
-                                        1 / (1 + saved / (1 - saved))));
+                          : fmt::format("{} is {:.2f} times this", cache.scheme, 1 - saved));
   }
   fmt::print("\nFLOP of a token at {} tokens (no recomputation, no MTP)\n", sequence);
   for (const auto& [name, mask] :
@@ -288,6 +287,7 @@ void add_values(CLI::App& plan) {
   command->callback([in] {
     const PlanModel m = plan_model(in->model);
     const Cluster c = cluster(in->cluster);
+    check_published_model(m);
     const NamedValues values = published_values(m, c, complete_layout(m, c, in->layout));
     Json j = Json::object();
     for (const auto& [key, value] : values) j[key] = value;

@@ -46,7 +46,10 @@ void search(const SearchInputs& in) {
         r.layout.pipeline, r.layout.expert, r.layout.data, r.layout.micro_batches,
         r.layout.micro_batch, r.layout.schedule, r.layout.recompute, r.step.step_s,
         r.step.tokens_per_s_per_device, r.step.mfu * 100, r.memory_share * 100, r.bound);
-  fmt::print("\nclosed form of each schedule with assumed efficiencies; tokens/s of one device\n");
+  fmt::print(
+      "\nclosed form of each schedule with assumed efficiencies; tokens/s of one device; layers "
+      "per "
+      "stage of each with --json\n");
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ struct ServeInputs : PlanInputs {
   void visit(Visitor& field) {
     const std::string own = " (default: the unit's)";
     field("unit", unit,
-          "report-prefill, report-decode, production-prefill, production-decode or all");
+          "report-prefill, report-decode, production-prefill, production-decode, node-prefill, "
+          "node-decode or all");
     field("nodes", nodes, "nodes of the unit" + own, between(1, 1 << 16));
     field("attention-tensor", attention_tensor, "ranks that share a sequence's heads" + own,
           between(1, 1 << 16));
@@ -53,7 +54,7 @@ Json unit_json(const ServingUnit& u, const ServingSpeed& s) {
             {"devices", u.devices()},
             {"attention_tensor", u.attention_tensor},
             {"attention_data", u.attention_data()},
-            {"expert_ranks", u.expert_ranks},
+            {"expert_ranks", u.ranks_of_experts()},
             {"redundant_experts", u.redundant_experts},
             {"routed_experts_per_device", s.routed_experts},
             {"weight_bytes_per_device", s.weight_bytes},
@@ -77,7 +78,7 @@ Json unit_json(const ServingUnit& u, const ServingSpeed& s) {
 void print_unit(const ServingUnit& u, const ServingSpeed& s, const ServingSettings& set) {
   fmt::print("{} ({})\n", u.name, u.source);
   fmt::print("  {} nodes, {} devices: attention TP{} DP{}, experts EP{}, {} redundant\n", u.nodes,
-             u.devices(), u.attention_tensor, u.attention_data(), u.expert_ranks,
+             u.devices(), u.attention_tensor, u.attention_data(), u.ranks_of_experts(),
              u.redundant_experts);
   fmt::print(
       "  on a device: {:g} routed experts{}, {:.1f} GB of weights\n", s.routed_experts,
@@ -107,20 +108,47 @@ void print_unit(const ServingUnit& u, const ServingSpeed& s, const ServingSettin
              s.exchange_bound_s * 1e3);
 }
 
+struct PlannedUnit {
+  ServingUnit unit;
+  std::optional<ServingSpeed> speed;
+  std::string problem;  // why there is none
+};
+
+// One unit that does not go with the model is an error, one of several is told in its place.
+std::vector<PlannedUnit> plan_units(const ServeInputs& in, const PlanModel& m, const Cluster& c) {
+  std::vector<PlannedUnit> list;
+  bool any = false;
+  for (const ServingUnit& unit : wanted_units(in, c)) {
+    PlannedUnit planned{unit, std::nullopt, ""};
+    try {
+      planned.speed = serving_speed(m, c, unit, in.settings);
+      any = true;
+    } catch (const ConfigError& error) {
+      planned.problem = error.what();
+    }
+    list.push_back(std::move(planned));
+  }
+  if (!any) throw ConfigError(list.front().problem);
+  return list;
+}
+
 void serve(const ServeInputs& in) {
   const PlanModel m = plan_model(in.model);
   const Cluster c = cluster(in.cluster);
   const ServingDay& day = facts::kServingDay;
+  const std::vector<PlannedUnit> planned = plan_units(in, m, c);
   Json units = Json::array();
   if (!in.json)
     fmt::print("{} on {}; from {:.0f} tokens on, an expert's products are bound by arithmetic\n\n",
                m.name, c.name, tokens_for_compute_bound(c));
-  for (const ServingUnit& u : wanted_units(in, c)) {
-    const ServingSpeed s = serving_speed(m, c, u, in.settings);
+  for (const PlannedUnit& p : planned) {
     if (in.json)
-      units.push_back(unit_json(u, s));
+      units.push_back(p.speed ? unit_json(p.unit, *p.speed)
+                              : Json{{"name", p.unit.name}, {"problem", p.problem}});
+    else if (p.speed)
+      print_unit(p.unit, *p.speed, in.settings);
     else
-      print_unit(u, s, in.settings);
+      fmt::print("{}\n\n", p.problem);
   }
   if (in.json) {
     return print_json({{"model", m.name},

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
 namespace minke {
 
 CacheRow grouped_cache(const PlanModel& model, Index heads, Index size) {
@@ -24,6 +26,8 @@ std::vector<CacheRow> cache_alternatives(const PlanModel& model) {
   if (H > 1) rows.push_back(grouped_cache(model, 1, size));
   if (model.attention == AttentionKind::Latent)
     rows.push_back({"MLA expanded", model.num_hidden_layers, H * (model.qk_size() + size)});
+  const std::string own = cache_row(model).scheme;
+  std::erase_if(rows, [&](const CacheRow& row) { return row.scheme == own; });
   return rows;
 }
 

@@ -26,7 +26,7 @@ struct CacheRow {
 CacheRow cache_row(const PlanModel& model);
 
 // The same model with heads of its value size cached in another way: MHA, GQA of 8 groups, MQA,
-// and for MLA the expanded form.
+// and for MLA the expanded form; not the way it is.
 std::vector<CacheRow> cache_alternatives(const PlanModel& model);
 
 // Keys and values of `heads` heads of `size` in every layer of the model.

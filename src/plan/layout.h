@@ -37,7 +37,7 @@ struct Layout {
   std::string recompute = "selective";
   bool fp8 = true;
   bool mtp = true;
-  std::vector<std::int64_t> layers_per_stage;  // empty: evenly
+  std::vector<std::int64_t> layers_per_stage = {};  // empty: evenly
 
   template <class Visitor>
   void visit(Visitor& field) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "plan/layout.h"
+#include "plan/memory.h"
 
 namespace minke {
 namespace {
@@ -107,50 +108,64 @@ std::string advice(const PlanModel& m, const Cluster& c, const Layout& wanted) {
   return fmt::format("nothing works on {} devices nor on {}", c.devices, larger.devices);
 }
 
-// Nothing of the layout's shape was asked for, and the run is the report's own.
-bool is_report_run(const PlanModel& m, const Cluster& c, const Layout& wanted) {
-  return m.name == "deepseek-v3" && c.devices == report_layout().devices() &&
-         wanted.pipeline == 0 && wanted.expert == 0 && wanted.data == 0 &&
-         (wanted.schedule == "dualpipe" || wanted.schedule == "zb1p" || wanted.schedule == "1f1b");
+// What was left open of a run of DeepSeek-V3 on the report's number of devices is the report's own
+// choice, as far as it goes with what was asked for.
+void fill_as_reported(const PlanModel& m, const Cluster& c, Layout& l) {
+  const Layout report = report_layout();
+  if (m.name != "deepseek-v3" || c.devices != report.devices()) return;
+  if (l.pipeline == 0) l.pipeline = report.pipeline;
+  if (l.data == 0) l.data = c.devices / l.pipeline;
+  if (l.expert == 0 && l.data % report.expert == 0) l.expert = report.expert;
+  if (l.micro_batches == 0 && l.data > 0)
+    l.micro_batches = report.batch_sequences() / l.data / l.micro_batch;
+}
+
+bool keeps(const Layout& wanted, const Layout& l) {
+  const auto kept = [](Index asked, Index got) { return asked == 0 || asked == got; };
+  return kept(wanted.pipeline, l.pipeline) && kept(wanted.expert, l.expert) &&
+         kept(wanted.data, l.data) && kept(wanted.micro_batches, l.micro_batches) &&
+         wanted.schedule == l.schedule && wanted.recompute == l.recompute &&
+         wanted.layers_per_stage == l.layers_per_stage;
+}
+
+// The layout whose problem is to be told: of those that keep what was asked for, the smallest in
+// memory; else usual values for what was left open.
+Layout example(const PlanModel& m, const Cluster& c, const Layout& wanted) {
+  std::optional<Layout> smallest;
+  double least = INFINITY;
+  each_candidate(m, c, wanted, {wanted.schedule}, [&](const Layout& l) {
+    if (!keeps(wanted, l) || !structure_problem(m, c, l).empty()) return;
+    const double bytes = largest_rank(rank_memory(m, l, {})).device_bytes();
+    if (bytes >= least) return;
+    least = bytes;
+    smallest = l;
+  });
+  if (smallest) return *smallest;
+  Layout l = wanted;
+  if (l.pipeline == 0)
+    l.pipeline = std::max<Index>(2, static_cast<Index>(l.layers_per_stage.size()));
+  if (l.data == 0) l.data = c.devices / l.pipeline;
+  if (l.expert == 0)
+    for (Index e : expert_candidates(m, std::max<Index>(l.data, 1))) l.expert = e;
+  if (l.micro_batches == 0) l.micro_batches = 8 * l.pipeline;
+  return l;
 }
 
 }  // namespace
 
 Layout complete_layout(const PlanModel& m, const Cluster& c, const Layout& wanted) {
   Layout l = wanted;
-  if (is_report_run(m, c, wanted)) {
-    const Layout report = report_layout();
-    l.pipeline = report.pipeline;
-    l.expert = report.expert;
-    l.data = report.data;
-    if (l.micro_batches == 0) l.micro_batches = report.micro_batches;
-  }
-  const bool open = l.pipeline == 0 || l.expert == 0 || l.micro_batches == 0;
+  fill_as_reported(m, c, l);
   if (l.pipeline > 0 && l.data == 0) l.data = c.devices / l.pipeline;
-  if (open) {
-    if (const auto found = nearest(m, c, l)) {
-      const bool kept = (l.pipeline == 0 || found->pipeline == l.pipeline) &&
-                        (l.expert == 0 || found->expert == l.expert) &&
-                        (l.data == 0 || found->data == l.data) &&
-                        (l.micro_batches == 0 || found->micro_batches == l.micro_batches) &&
-                        found->schedule == l.schedule && found->recompute == l.recompute &&
-                        found->layers_per_stage == l.layers_per_stage;
-      if (kept) return *found;
-    }
-    // What was left open takes a usual value, so that the message can name what is wrong.
-    if (l.pipeline == 0)
-      l.pipeline = std::max<Index>(1, static_cast<Index>(l.layers_per_stage.size()));
-    if (l.data == 0) l.data = c.devices / l.pipeline;
-    if (l.expert == 0) {
-      l.expert = 1;
-      if (l.data > 0)
-        for (Index e : expert_candidates(m, l.data)) l.expert = e;
-    }
-    if (l.micro_batches == 0) l.micro_batches = 8 * l.pipeline;
+  if (l.pipeline == 0 || l.expert == 0 || l.micro_batches == 0) {
+    const auto found = nearest(m, c, l);
+    if (found && keeps(l, *found)) return *found;
   }
-  const std::string problem = layout_problem(m, c, l);
-  if (problem.empty()) return l;
-  throw ConfigError(problem + "; " + advice(m, c, wanted));
+  const Layout told =
+      l.pipeline == 0 || l.expert == 0 || l.micro_batches == 0 ? example(m, c, l) : l;
+  const std::string problem = layout_problem(m, c, told);
+  if (problem.empty()) return told;
+  throw ConfigError(problem + "; " + advice(m, c, l));
 }
 
 }  // namespace minke

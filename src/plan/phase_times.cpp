@@ -51,8 +51,9 @@ StageFlops stage_flops(const PlanModel& m, const ParameterTable& t, const Layout
 StagePhases compute_phases(const Cluster& c, const Layout& l, const PhaseSettings& set,
                            const StageFlops& f) {
   const double T = real(l.micro_batch_tokens());
-  const double low = T / (c.peak_flops_per_s(l.fp8) * set.matmul_efficiency);
-  const double high = T / (c.peak_bf16_flops_per_s * set.matmul_efficiency);
+  const double high = T / (c.peak_bf16_flops_per_s * set.bf16_efficiency);
+  const bool fp8 = l.fp8 && c.peak_fp8_flops_per_s > 0;
+  const double low = fp8 ? T / (c.peak_fp8_flops_per_s * set.fp8_efficiency) : high;
   const double attention = T / (c.peak_bf16_flops_per_s * set.attention_efficiency) * f.attention;
   StagePhases p;
   p.forward = f.low * low + f.high * high + attention;
@@ -163,6 +164,41 @@ PhaseTimes phase_times(const PlanModel& m, const Cluster& c, const Layout& l,
   }
   add_step_end(m, c, l, set, times);
   return times;
+}
+
+Layout with_balanced_layers(const PlanModel& m, const Cluster& c, const Layout& l,
+                            const PhaseSettings& set) {
+  const Index S = l.stages(), L = m.num_hidden_layers;
+  const ParameterTable t = parameter_table(m);
+  const auto seconds = [&](const StageContent& stage) {
+    const StagePhases p = compute_phases(c, l, set, stage_flops(m, t, l, stage, 1));
+    return p.forward + p.backward_input + p.weight;
+  };
+  const StageContent layer = {.dense_layers = m.has_experts() ? 0 : 1,
+                              .moe_layers = m.has_experts() ? 1 : 0};
+  const StageContent end = {.head = true, .mtp_modules = l.mtp ? m.num_nextn_predict_layers : 0};
+  const double extra = seconds(end) / seconds(layer);  // as many layers
+  const Index at_end = overlaps(l) ? 2 : 1;            // stages of the rank that has the head
+  const Index others = S - at_end;
+  if (others < 1) return l;
+  // Layers, or as much work, of the slowest rank when the one with the head has `own` layers. What
+  // does not divide among the other stages goes to the first ones, so two of those share a rank
+  // only when more than half of the stages got one.
+  const auto slowest = [&](Index own) {
+    const Index rest = L - own, each = rest / others, more = rest % others;
+    const Index uneven = more == 0 ? 0 : more <= others / at_end ? 1 : at_end;
+    return std::max(real(own) + extra, real(at_end * each + uneven));
+  };
+  Index own = at_end;
+  for (Index n = at_end; n <= L - others; ++n)
+    if (slowest(n) < slowest(own)) own = n;
+  Layout balanced = l;
+  balanced.layers_per_stage.assign(static_cast<std::size_t>(S), (L - own) / others);
+  for (Index i = 0; i < (L - own) % others; ++i)
+    ++balanced.layers_per_stage[static_cast<std::size_t>(i + at_end - 1)];
+  balanced.layers_per_stage.back() = own / at_end;
+  if (at_end == 2) balanced.layers_per_stage.front() = own - own / 2;
+  return balanced;
 }
 
 StepEstimate estimate_step(const PlanModel& m, const Cluster& c, const Layout& l,

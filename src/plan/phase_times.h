@@ -17,16 +17,19 @@
 namespace minke {
 
 struct PhaseSettings {
-  // Assumed. At 0.3 the overlapped pair of DeepSeek-V3's middle ranks takes the 0.14 s that follow
-  // from the step parts of arXiv 2505.09343, table 4.
-  double matmul_efficiency = 0.3;
-  double attention_efficiency = 0.3;
+  // Assumed. With them the overlapped pair of DeepSeek-V3's middle ranks takes the 0.14 s that
+  // follow from the step parts of arXiv 2505.09343, table 4.
+  double fp8_efficiency = 0.3;
+  double bf16_efficiency = 0.6;
+  double attention_efficiency = 0.4;
   double link_efficiency = 1;      // of the cluster's bandwidths, which are effective ones
   double memory_efficiency = 0.8;  // of optimiser steps
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("matmul-efficiency", matmul_efficiency, "share of the peak that products reach, assumed",
+    field("fp8-efficiency", fp8_efficiency, "share of the FP8 peak that products reach, assumed",
+          between(0.001, 1));
+    field("bf16-efficiency", bf16_efficiency, "share of the BF16 peak that products reach, assumed",
           between(0.001, 1));
     field("attention-efficiency", attention_efficiency,
           "share of the BF16 peak that attention reaches, assumed", between(0.001, 1));
@@ -76,6 +79,12 @@ struct StepEstimate {
   double mfu = 0;  // causal, with what the layout computes, against the BF16 peak
   double tokens_per_s_per_device = 0;
 };
+// The layout with layers moved away from the stage that has the head and the MTP modules (with
+// dualpipe and dualpipev also from the first one, which is on the same rank), so that ranks compute
+// about equally long.
+Layout with_balanced_layers(const PlanModel& model, const Cluster& cluster, const Layout& layout,
+                            const PhaseSettings& settings);
+
 StepEstimate estimate_step(const PlanModel& model, const Cluster& cluster, const Layout& layout,
                            const PhaseSettings& settings);
 

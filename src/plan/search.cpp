@@ -60,8 +60,9 @@ SearchResult search_layouts(const PlanModel& m, const Cluster& c, const SearchSe
   const MemorySettings settings;
   SearchResult result;
   result.least_memory_bytes = std::numeric_limits<double>::infinity();
-  each_layout(m, c, search, [&](const Layout& l) {
+  each_layout(m, c, search, [&](const Layout& evenly) {
     ++result.tried;
+    const Layout l = with_balanced_layers(m, c, evenly, phases);
     const double bytes = largest_rank(rank_memory(m, l, settings)).device_bytes();
     result.least_memory_bytes = std::min(result.least_memory_bytes, bytes);
     const double share = bytes / c.memory_bytes;

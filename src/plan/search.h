@@ -1,5 +1,6 @@
 // The best layouts of a model on a cluster: every pipeline, expert and data split, micro-batch,
-// schedule and recomputation, those that fit ranked by the closed form of their step.
+// schedule and recomputation, layers moved so that ranks compute equally long; those that fit
+// ranked by the closed form of their step.
 #pragma once
 #include <string>
 #include <vector>

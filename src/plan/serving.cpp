@@ -62,7 +62,7 @@ void decode(const PlanModel& m, const Cluster& c, const ServingUnit& u, const Se
   const double copies =
       real(m.num_experts_per_tok + (u.shared_everywhere ? 0 : m.n_shared_experts));
   const double link = u.nodes > 1 ? c.link_between_bytes_per_s : c.link_inside_bytes_per_s;
-  const double half = u.expert_ranks > 1 && m.has_experts()
+  const double half = u.ranks_of_experts() > 1 && m.has_experts()
                           ? exchange_seconds({.tokens = b * drafted / 2,
                                               .copies = copies,
                                               .hidden = real(m.hidden_size),
@@ -88,7 +88,7 @@ void prefill(const PlanModel& m, const Cluster& c, const ServingUnit& u, const S
   const TokenFlops f = flops_per_token(m, {.sequence = static_cast<Index>(set.prompt)});
   s.products_s = f.forward_matmul / (c.peak_flops_per_s(fp8) * set.compute_efficiency);
   s.attention_s = f.forward_attention / (c.peak_bf16_flops_per_s * set.compute_efficiency);
-  if (m.has_experts() && u.expert_ranks > 1) {
+  if (m.has_experts() && u.ranks_of_experts() > 1) {
     const NodeSpread spread = node_spread(m, u.nodes);
     const ExchangeBytes row = exchange_bytes(m, 1, fp8);
     const double bytes = row.dispatch_row + row.dispatch_scales + row.combine_row;
@@ -106,31 +106,34 @@ void prefill(const PlanModel& m, const Cluster& c, const ServingUnit& u, const S
 }  // namespace
 
 const std::vector<ServingUnit>& serving_units() {
-  static const std::vector<ServingUnit> units = {{.name = "report-prefill",
-                                                  .source = "arXiv 2412.19437, section 3.4.1",
-                                                  .prefill = true,
-                                                  .nodes = 4,
-                                                  .attention_tensor = 4,
-                                                  .expert_ranks = 32,
-                                                  .redundant_experts = 32},
-                                                 {.name = "report-decode",
-                                                  .source = "arXiv 2412.19437, section 3.4.2",
-                                                  .nodes = 40,
-                                                  .attention_tensor = 4,
-                                                  .expert_ranks = 320,
-                                                  .redundant_experts = 64,
-                                                  .shared_everywhere = false},
-                                                 {.name = "production-prefill",
-                                                  .source = kOverview,
-                                                  .prefill = true,
-                                                  .nodes = 4,
-                                                  .expert_ranks = 32,
-                                                  .redundant_experts = 32},
-                                                 {.name = "production-decode",
-                                                  .source = kOverview,
-                                                  .nodes = 18,
-                                                  .expert_ranks = 144,
-                                                  .redundant_experts = 32}};
+  static const std::vector<ServingUnit> units = {
+      {.name = "report-prefill",
+       .source = "arXiv 2412.19437, section 3.4.1",
+       .prefill = true,
+       .nodes = 4,
+       .attention_tensor = 4,
+       .expert_ranks = 32,
+       .redundant_experts = 32},
+      {.name = "report-decode",
+       .source = "arXiv 2412.19437, section 3.4.2",
+       .nodes = 40,
+       .attention_tensor = 4,
+       .expert_ranks = 320,
+       .redundant_experts = 64,
+       .shared_everywhere = false},
+      {.name = "production-prefill",
+       .source = kOverview,
+       .prefill = true,
+       .nodes = 4,
+       .expert_ranks = 32,
+       .redundant_experts = 32},
+      {.name = "production-decode",
+       .source = kOverview,
+       .nodes = 18,
+       .expert_ranks = 144,
+       .redundant_experts = 32},
+      {.name = "node-prefill", .source = "one node", .prefill = true},
+      {.name = "node-decode", .source = "one node"}};
   return units;
 }
 
@@ -151,29 +154,31 @@ void check_serving_unit(const PlanModel& m, const ServingUnit& u) {
   const auto refuse = [&](const std::string& what) {
     throw ConfigError(fmt::format("unit {}: {}", u.name, what));
   };
-  if (u.expert_ranks > u.devices())
-    refuse(fmt::format("{} expert ranks, but it has {} devices; at most {} work", u.expert_ranks,
-                       u.devices(), u.devices()));
+  if (u.ranks_of_experts() > u.devices())
+    refuse(fmt::format("{} expert ranks, but it has {} devices; at most {} work",
+                       u.ranks_of_experts(), u.devices(), u.devices()));
   if (u.devices() % u.attention_tensor != 0)
     refuse(fmt::format("{} devices cannot be divided into attention groups of {}", u.devices(),
                        u.attention_tensor));
   const Index places = m.n_routed_experts + u.redundant_experts;
-  if (m.has_experts() && places % u.expert_ranks != 0)
+  if (m.has_experts() && places % u.ranks_of_experts() != 0)
     refuse(fmt::format(
         "{} routed and {} redundant experts cannot be divided among {} devices; the "
         "next number of redundant experts that works is {}",
-        m.n_routed_experts, u.redundant_experts, u.expert_ranks,
-        (places + u.expert_ranks - 1) / u.expert_ranks * u.expert_ranks - m.n_routed_experts));
+        m.n_routed_experts, u.redundant_experts, u.ranks_of_experts(),
+        (places + u.ranks_of_experts() - 1) / u.ranks_of_experts() * u.ranks_of_experts() -
+            m.n_routed_experts));
 }
 
 double routed_experts_per_device(const PlanModel& m, const ServingUnit& u) {
-  return m.has_experts() ? real(m.n_routed_experts + u.redundant_experts) / real(u.expert_ranks)
-                         : 0;
+  return m.has_experts()
+             ? real(m.n_routed_experts + u.redundant_experts) / real(u.ranks_of_experts())
+             : 0;
 }
 
 double batch_for_balance(const PlanModel& m, const ServingUnit& u, double tolerance) {
-  if (!m.has_experts() || u.expert_ranks == 1) return 1;
-  const double n = real(u.expert_ranks);
+  if (!m.has_experts() || u.ranks_of_experts() == 1) return 1;
+  const double n = real(u.ranks_of_experts());
   return n / real(m.num_experts_per_tok) * 2 * std::log(n) / (tolerance * tolerance);
 }
 

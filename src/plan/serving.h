@@ -23,16 +23,18 @@ struct ServingUnit {
   std::string source;
   bool prefill = false;
   Index nodes = 1, devices_per_node = 8;
-  Index attention_tensor = 1;  // ranks that share the heads of one sequence
-  Index expert_ranks = 1;
+  Index attention_tensor = 1;     // ranks that share the heads of one sequence
+  Index expert_ranks = 0;         // 0: all devices
   Index redundant_experts = 0;    // further copies of routed experts
   bool shared_everywhere = true;  // else shared experts take places among the redundant ones
+  Index ranks_of_experts() const { return expert_ranks > 0 ? expert_ranks : devices(); }
   Index devices() const { return nodes * devices_per_node; }
   Index attention_data() const { return devices() / attention_tensor; }
 };
 
 // report-prefill, report-decode: arXiv 2412.19437, section 3.4. production-prefill,
-// production-decode: DeepSeek-V3/R1 inference system overview, March 2025.
+// production-decode: DeepSeek-V3/R1 inference system overview, March 2025. node-prefill,
+// node-decode: one node, for smaller models.
 const std::vector<ServingUnit>& serving_units();
 // UsageError naming the nearest known one.
 ServingUnit serving_unit(const std::string& name);
@@ -49,7 +51,7 @@ double batch_for_balance(const PlanModel& model, const ServingUnit& unit, double
 double tokens_for_compute_bound(const Cluster& cluster);
 
 struct ServingSettings {
-  double sequences_per_device = 64;  // in two micro-batches of 32: arXiv 2505.09343
+  double sequences_per_device = 32;  // in two micro-batches, assumed
   double context = 4989;             // cached tokens of a sequence: mean of the overview
   double prompt = 4096;              // prefill
   double cache_hit = 0;              // share of prompt tokens that need no work

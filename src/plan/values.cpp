@@ -206,11 +206,15 @@ void add_inference(const PlanModel& model, const Cluster& c, NamedValues& v) {
 
 }  // namespace
 
-NamedValues published_values(const PlanModel& model, const Cluster& c, const Layout& l) {
+void check_published_model(const PlanModel& model) {
   if (!model.has_experts() || model.attention != AttentionKind::Latent)
     throw ConfigError(model.name +
                       " has no latent attention and experts; the published figures are those of "
                       "deepseek-v3");
+}
+
+NamedValues published_values(const PlanModel& model, const Cluster& c, const Layout& l) {
+  check_published_model(model);
   const Speed speed = {l.tokens_per_step(), facts::kStepSeconds, l.devices()};
   NamedValues v;
   add_parameters(model, v);

@@ -12,6 +12,9 @@ namespace minke {
 
 using NamedValues = std::vector<std::pair<std::string, double>>;
 
+// ConfigError for a model without MLA and experts.
+void check_published_model(const PlanModel& model);
+
 // `model` stands where a key says v3. ConfigError for a model without MLA and experts.
 NamedValues published_values(const PlanModel& model, const Cluster& cluster, const Layout& layout);
 

@@ -1,0 +1,75 @@
+#include "plan/traffic.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <set>
+
+namespace minke {
+namespace {
+
+// Mean number of nodes that uniform choices reach: groups first, then experts of them.
+double drawn_nodes(const PlanModel& m, Index nodes, int draws) {
+  std::mt19937 random(1);
+  std::vector<Index> groups(static_cast<std::size_t>(m.n_group));
+  std::iota(groups.begin(), groups.end(), 0);
+  const Index e = m.n_routed_experts / m.n_group, of_node = m.n_routed_experts / nodes;
+  std::size_t reached = 0;
+  for (int i = 0; i < draws; ++i) {
+    std::shuffle(groups.begin(), groups.end(), random);
+    std::vector<Index> experts;
+    for (Index g = 0; g < m.topk_group; ++g)
+      for (Index k = 0; k < e; ++k) experts.push_back(groups[static_cast<std::size_t>(g)] * e + k);
+    std::shuffle(experts.begin(), experts.end(), random);
+    std::set<Index> hit;
+    for (Index k = 0; k < m.num_experts_per_tok; ++k)
+      hit.insert(experts[static_cast<std::size_t>(k)] / of_node);
+    reached += hit.size();
+  }
+  return static_cast<double>(reached) / draws;
+}
+
+TEST(Traffic, ExpectedNodesAreThoseOfDraws) {
+  const PlanModel v3 = plan_model_preset("deepseek-v3");
+  for (Index nodes : {1, 2, 4, 8, 16, 32})
+    EXPECT_NEAR(node_spread(v3, nodes).expected, drawn_nodes(v3, nodes, 20000), 0.02) << nodes;
+  const PlanModel lite = plan_model_preset("deepseek-v2-lite");  // without groups
+  for (Index nodes : {2, 8})
+    EXPECT_NEAR(node_spread(lite, nodes).expected, drawn_nodes(lite, nodes, 20000), 0.02) << nodes;
+}
+
+TEST(Traffic, NodeLimitHoldsForWholeGroups) {
+  const PlanModel v3 = plan_model_preset("deepseek-v3");
+  EXPECT_EQ(node_spread(v3, 8).most, 4);
+  EXPECT_EQ(node_spread(v3, 4).most, 4);
+  EXPECT_EQ(node_spread(v3, 16).most, 8);
+  EXPECT_EQ(node_spread(v3, 1).most, 1);
+  EXPECT_EQ(node_spread(v3, 1).remote_expected, 0);
+}
+
+TEST(Traffic, StepSumsWhatTokensSend) {
+  const PlanModel v3 = plan_model_preset("deepseek-v3");
+  const Cluster c = cluster_preset("h800x2048");
+  Layout l = report_layout();
+  l.mtp = false;
+  const auto rows = step_traffic(v3, c, l);
+  ASSERT_EQ(rows.size(), 6u);
+  const double tokens = 15360.0 * 4096 / 2048;
+  EXPECT_DOUBLE_EQ(rows[2].bytes_per_step, tokens * 8 * 58 * 2 * (7168 + 224));
+  EXPECT_DOUBLE_EQ(rows[4].bytes_per_token, 2 * 15 * 7168 * 2);
+  EXPECT_DOUBLE_EQ(rows[4].seconds_per_step, rows[4].bytes_per_step / 50e9);
+}
+
+TEST(Traffic, NothingIsSentByOneDevice) {
+  Layout l;
+  l.pipeline = l.expert = l.data = 1;
+  l.micro_batches = 8;
+  l.schedule = "1f1b";
+  EXPECT_TRUE(
+      step_traffic(plan_model_preset("deepseek-v2-lite"), cluster_preset("h100x1"), l).empty());
+}
+
+}  // namespace
+}  // namespace minke
