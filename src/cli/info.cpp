@@ -2,34 +2,20 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/machine_memory.h"
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "model/checkpoint.h"
 #include "model/latent_cache.h"
+#include "model/weight_bytes.h"
 #include "ops/isa.h"
 
 namespace minke {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Bytes from /proc/meminfo, 0 where it does not say.
-std::uint64_t meminfo(const std::string& key) {
-  std::ifstream in("/proc/meminfo");
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with(key + ":")) return std::stoull(line.substr(key.size() + 1)) * 1024;
-  return 0;
-}
-
-std::string bytes_text(double bytes) {
-  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  int u = 0;
-  while (bytes >= 1024 && u < 4) bytes /= 1024, ++u;
-  return u == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", bytes, units[u]);
-}
 
 std::string count_text(Index n) {
   if (n >= 1'000'000'000) return fmt::format("{:.2f} B", static_cast<double>(n) / 1e9);
@@ -64,32 +50,14 @@ void info_cpu(bool as_json) {
   fmt::print("caches        L1d {}, L2 {}, L3 {}\n", bytes_text(static_cast<double>(f.l1d_bytes)),
              bytes_text(static_cast<double>(f.l2_bytes)),
              bytes_text(static_cast<double>(f.l3_bytes)));
+  const MachineMemory memory = read_machine_memory();
   fmt::print("memory        {} available of {}\n",
-             bytes_text(static_cast<double>(meminfo("MemAvailable"))),
-             bytes_text(static_cast<double>(meminfo("MemTotal"))));
+             bytes_text(static_cast<double>(memory.available_bytes)),
+             bytes_text(static_cast<double>(memory.total_bytes)));
   fmt::print("AVX2 {}, AVX-512 {}, AVX512_BF16 {}, AVX512_VNNI {}, AMX {}\n", yes(f.avx2),
              yes(f.avx512), yes(f.avx512_bf16), yes(f.avx512_vnni), yes(f.amx));
   fmt::print("can run       {}\n", available);
   fmt::print("chosen        {} (--isa forces another)\n", name_of(chosen_isa()));
-}
-
-// Bytes of the weights once packed for `compute`: FP8 ones stay FP8 in bf16 and fp8.
-double packed_bytes(const ModelConfig& c, const CheckpointSummary& s, Compute compute) {
-  const bool fp8 = s.config.quantization.has_value();
-  double total = 0;
-  ModelParameters<int> unused;
-  visit_parameters(c, unused, [&](const ParameterSpec& spec, int&) {
-    const double n = static_cast<double>(element_count(spec.shape));
-    double per_element = compute == Compute::Bf16 ? 2 : 4;
-    if (spec.role == Role::Linear && compute != Compute::Fp32 && (fp8 || compute == Compute::Fp8))
-      per_element = 1;
-    if (spec.role == Role::Router || spec.role == Role::Norm || spec.role == Role::Bias)
-      per_element = 4;
-    total += n * per_element;
-    if (spec.name.ends_with("kv_b_proj.weight"))  // once more, per head, for the absorbed form
-      total += n * (compute == Compute::Bf16 ? 2 : 4);
-  });
-  return total;
 }
 
 void info_model(const std::string& directory, bool as_json) {
@@ -97,8 +65,9 @@ void info_model(const std::string& directory, bool as_json) {
   ModelConfig c = s.config;
   c.num_nextn_predict_layers = s.mtp_present;
   const double cache = static_cast<double>(cache_bytes_per_token(c, DType::BF16));
-  const double needed = packed_bytes(c, s, Compute::Bf16);
-  const double here = static_cast<double>(meminfo("MemAvailable"));
+  const LinearStorage storage = c.quantization ? LinearStorage::E4m3 : LinearStorage::Plain;
+  const double needed = weight_bytes(c, storage, Compute::Bf16).held;
+  const double here = static_cast<double>(read_machine_memory().available_bytes);
   Index moe_layers = 0;
   for (Index i = 0; i < c.num_hidden_layers; ++i) moe_layers += c.is_moe(i);
   if (as_json) {

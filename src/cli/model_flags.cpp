@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <random>
 
 #include "base/log.h"
+#include "base/machine_memory.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "ops/isa.h"
@@ -17,17 +17,8 @@ namespace {
 
 constexpr std::uint64_t kMuchToLoad = std::uint64_t{512} << 20;
 
-// Bytes that can be had without swapping; 0 where the system does not say.
-std::uint64_t available_memory() {
-  std::ifstream in("/proc/meminfo");
-  const std::string key = "MemAvailable:";
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with(key)) return std::stoull(line.substr(key.size())) * 1024;
-  return 0;
-}
-
 void warn_before_swapping(std::uint64_t weight_bytes) {
-  const std::uint64_t here = available_memory();
+  const std::uint64_t here = read_machine_memory().available_bytes;
   if (here > 0 && weight_bytes > here)
     log_warning(fmt::format(
         "the weights take {:.1f} GB but only {:.1f} GB of memory are available: loading will swap "
