@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -120,30 +121,41 @@ Loop bf16_loop() {
   return fp32_loop();
 }
 
-double seconds_of(FunctionRef<void(Index)> of_thread) {
+double seconds_of(FunctionRef<void()> work) {
   const auto start = std::chrono::steady_clock::now();
-  parallel_for(n_threads(), of_thread);
+  work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double flop_per_s(const Loop& loop) {
   const Index steps = loop.flop > 1000 ? 4000 : 100000;
-  const double seconds = seconds_of([&](Index) { loop.run(steps); });
+  const double seconds =
+      seconds_of([&] { parallel_for(n_threads(), [&](Index) { loop.run(steps); }); });
   return static_cast<double>(n_threads()) * static_cast<double>(steps) * kSums * loop.flop /
          seconds;
 }
 
-// `half` bytes from p and as many from p + half.
-void read_two_streams(const char* p, Index half) {
+// kStreams streams of `part` bytes each, one behind the other in memory and read in turn.
+template <int kStreams>
+void read_streams(const char* p, Index part) {
   __m128i all = _mm_setzero_si128();
-  for (Index i = 0; i + 64 <= half; i += 64)
-    for (const char* q : {p + i, p + half + i}) {
+  for (Index i = 0; i + 64 <= part; i += 64)
+    for (int s = 0; s < kStreams; ++s) {
+      const char* q = p + s * part + i;
       _mm_prefetch(q + 2048, _MM_HINT_T0);
 #pragma GCC unroll 4
       for (int j = 0; j < 64; j += 16)
         all = _mm_xor_si128(all, _mm_load_si128(reinterpret_cast<const __m128i*>(q + j)));
     }
   __asm__ volatile("" : : "x"(all));
+}
+
+void update(char* p, Index n) {
+  const __m128i ones = _mm_set1_epi8(1);
+  for (Index i = 0; i < n; i += 16) {
+    auto* q = reinterpret_cast<__m128i*>(p + i);
+    _mm_store_si128(q, _mm_xor_si128(_mm_load_si128(q), ones));
+  }
 }
 
 }  // namespace
@@ -162,11 +174,47 @@ MemoryLimit::MemoryLimit(Index bytes) : memory_(Tensor::uninitialized(DType::U8,
   std::memset(memory_.raw(), 1, memory_.bytes());
 }
 
-double MemoryLimit::read_bytes_per_s() const {
+// Whole cache lines of one of `n` equal parts.
+Index MemoryLimit::part(Index n) const {
+  return static_cast<Index>(memory_.bytes()) / n / 64 * 64;
+}
+
+double MemoryLimit::read(int streams) const {
   const auto* p = static_cast<const char*>(memory_.raw());
-  const Index half = static_cast<Index>(memory_.bytes()) / n_threads() / 2 / 64 * 64;
-  const double seconds = seconds_of([&](Index t) { read_two_streams(p + t * 2 * half, half); });
-  return static_cast<double>(2 * half * n_threads()) / seconds;
+  const Index part = this->part(n_threads() * streams);
+  const auto reader = streams == 1   ? read_streams<1>
+                      : streams == 2 ? read_streams<2>
+                                     : read_streams<4>;
+  MINKE_ASSERT(streams == 1 || streams == 2 || streams == 4);
+  parallel_for(n_threads(), [&](Index t) { reader(p + t * streams * part, part); });
+  return static_cast<double>(part * streams * n_threads());
+}
+
+double MemoryLimit::read_bytes_per_s() const {
+  double best = 0;
+  for (const int streams : kStreams) {
+    double bytes = 0;
+    const double seconds = seconds_of([&] { bytes = read(streams); });
+    best = std::max(best, bytes / seconds);
+  }
+  return best;
+}
+
+double MemoryLimit::copy() {
+  auto* p = static_cast<char*>(memory_.raw());
+  const Index half = part(2 * n_threads());
+  parallel_for(n_threads(), [&](Index t) {
+    char* from = p + 2 * t * half;
+    std::memcpy(from + half, from, static_cast<std::size_t>(half));
+  });
+  return static_cast<double>(2 * half * n_threads());
+}
+
+double MemoryLimit::update() {
+  auto* p = static_cast<char*>(memory_.raw());
+  const Index part = this->part(n_threads());
+  parallel_for(n_threads(), [&](Index t) { minke::update(p + t * part, part); });
+  return static_cast<double>(2 * part * n_threads());
 }
 
 }  // namespace minke

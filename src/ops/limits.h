@@ -13,13 +13,22 @@ double fp32_flop_per_s();
 double bf16_flop_per_s();
 std::string_view bf16_limit_name();
 
-// Reads of memory that no cache holds: huge pages, two streams a thread, prefetched.
+// Memory that no cache holds, on huge pages where the system has them, read with prefetches.
 class MemoryLimit {
  public:
+  static constexpr int kStreams[] = {1, 2, 4};  // that a thread reads in turn
+
   explicit MemoryLimit(Index bytes);
-  double read_bytes_per_s() const;  // one pass
+  // The read bandwidth: a pass with each number of streams, the fastest counts.
+  double read_bytes_per_s() const;
+
+  // One pass by all threads; the bytes that it moved.
+  double read(int streams) const;  // streams: one of kStreams
+  double copy();                   // half of the memory to the other half: read and written
+  double update();                 // all of it in place: read and written
 
  private:
+  Index part(Index n) const;
   Tensor memory_;
 };
 
