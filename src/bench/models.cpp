@@ -77,10 +77,15 @@ ModelConfig v3_slice() {
 
 }  // namespace
 
-ModelConfig model_config(std::string_view name) {
+std::optional<ModelConfig> find_model_config(std::string_view name) {
   if (name == "mini") return mini();
   if (name == "moonlight-9l") return moonlight_9l();
   if (name == "v3-slice") return v3_slice();
+  return std::nullopt;
+}
+
+ModelConfig model_config(std::string_view name) {
+  if (auto config = find_model_config(name)) return *config;
   throw UsageError(fmt::format(
       "there is no benchmark model '{}'; expected mini, moonlight-9l or v3-slice", name));
 }
@@ -90,6 +95,14 @@ double training_flop_per_token(const ModelConfig& c, Index length) {
   const auto attention = static_cast<double>(c.num_hidden_layers * c.num_attention_heads *
                                              (c.qk_head_dim() + c.v_head_dim) * length);
   return 6 * active + 3 * 2 * attention;
+}
+
+double prefill_flop(const ModelConfig& c, Index tokens) {
+  const ParameterCount n = count_parameters(c);
+  const auto T = static_cast<double>(tokens);
+  const auto of_pair = static_cast<double>(c.num_hidden_layers * c.num_attention_heads *
+                                           (c.qk_head_dim() + c.v_head_dim));
+  return 2 * static_cast<double>(n.active - n.head) * T + 2 * of_pair * T * (T + 1) / 2;
 }
 
 }  // namespace minke::bench

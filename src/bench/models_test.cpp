@@ -22,6 +22,12 @@ TEST(BenchModels, HaveTheSizesThatTheirNamesStandFor) {
     EXPECT_NEAR(static_cast<double>(n.active), s.active, 0.005 * s.active) << s.name;
   }
   EXPECT_NEAR(training_flop_per_token(model_config("mini"), 512), 0.191e9, 0.001e9);
+  // Matrices alone: 0.045 GFLOP a token; one token sees one key.
+  EXPECT_NEAR(prefill_flop(model_config("mini"), 1), 0.045e9, 0.001e9);
+  const double pairs = 512.0 * 513 / 2 - 512, of_pair = 2 * 8 * 8 * (96 + 64);
+  EXPECT_NEAR(prefill_flop(model_config("mini"), 512) - 512 * prefill_flop(model_config("mini"), 1),
+              pairs * of_pair, 1e3);
+  EXPECT_FALSE(find_model_config("maxi"));
   EXPECT_THROW(model_config("maxi"), UsageError);
 }
 

@@ -30,4 +30,11 @@ Result measured(Result work, int rounds, FunctionRef<void()> call, FunctionRef<d
   return work;
 }
 
+Result measured_nearer(Result work, int rounds, FunctionRef<void()> call,
+                       FunctionRef<double()> flop_per_s, FunctionRef<double()> bytes_per_s) {
+  const bool flop = work.flop / flop_per_s() > work.bytes / bytes_per_s();
+  work.bound = flop ? Bound::Flop : Bound::Bytes;
+  return measured(std::move(work), rounds, call, flop ? flop_per_s : bytes_per_s);
+}
+
 }  // namespace minke::bench

@@ -23,11 +23,16 @@ struct Result {
   Bound bound = Bound::Flop;
   double limit = 0;  // flop/s or bytes/s of this machine, median
   double share = 0;  // of the limit, median of the rounds
+  std::string note;  // what else a reader should know: "12.0 of 448 experts a step"
 
   double rate() const { return (bound == Bound::Flop ? flop : bytes) / seconds; }
 };
 
 // Fills seconds, spread, limit and share. `limit` measures once and gives flop/s or bytes/s.
 Result measured(Result work, int rounds, FunctionRef<void()> call, FunctionRef<double()> limit);
+
+// The same for work with both bytes and flop, against the limit that asks for more time.
+Result measured_nearer(Result work, int rounds, FunctionRef<void()> call,
+                       FunctionRef<double()> flop_per_s, FunctionRef<double()> bytes_per_s);
 
 }  // namespace minke::bench

@@ -26,5 +26,17 @@ TEST(Measured, GivesTheShareOfTheLimit) {
   EXPECT_LE(r.share, 0.5);
 }
 
+TEST(Measured, NearerTakesTheLimitThatAsksForMoreTime) {
+  Result work;
+  work.flop = 1e9, work.bytes = 1e6;
+  const auto bound = [&](double flop_per_s, double bytes_per_s) {
+    return measured_nearer(
+               work, 1, [] {}, [&] { return flop_per_s; }, [&] { return bytes_per_s; })
+        .bound;
+  };
+  EXPECT_EQ(bound(1e9, 1e9), Bound::Flop);
+  EXPECT_EQ(bound(1e12, 1e6), Bound::Bytes);
+}
+
 }  // namespace
 }  // namespace minke::bench

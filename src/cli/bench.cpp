@@ -6,65 +6,18 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
-#include "base/threads.h"
+#include "bench/attention.h"
+#include "bench/bandwidth.h"
 #include "bench/gemm.h"
+#include "bench/generation.h"
+#include "bench/moe.h"
 #include "bench/train.h"
+#include "cli/bench_doctor.h"
+#include "cli/bench_output.h"
 #include "cli/commands.h"
-#include "ops/isa.h"
-#include "ops/limits.h"
 
 namespace minke {
 namespace {
-
-using bench::Bound;
-
-nlohmann::ordered_json machine() {
-  const CpuFeatures& cpu = cpu_features();
-  return {{"processor", cpu.model},
-          {"isa", name_of(chosen_isa())},
-          {"amx", cpu.amx},
-          {"avx512_bf16", cpu.avx512_bf16},
-          {"threads", n_threads()},
-          {"cores", available_cores()},
-          {"bf16_limit", bf16_limit_name()}};
-}
-
-void print_json(const std::vector<bench::Result>& results) {
-  nlohmann::ordered_json j;
-  j["machine"] = machine();
-  for (const bench::Result& r : results)
-    j["results"].push_back({{"name", r.name},
-                            {"shape", r.shape},
-                            {"form", r.form},
-                            {"threads", r.threads},
-                            {"seconds", r.seconds},
-                            {"spread", r.spread},
-                            {"bytes", r.bytes},
-                            {"flop", r.flop},
-                            {"limit", r.limit},
-                            {"share", r.share},
-                            {"tokens_per_s", r.tokens / r.seconds}});
-  fmt::print("{}\n", j.dump(2));
-}
-
-void print_table(const std::vector<bench::Result>& results) {
-  const CpuFeatures& cpu = cpu_features();
-  fmt::print("{}, {} of {} cores, {}; BF16 limit: {}{}\n", cpu.model, n_threads(),
-             available_cores(), name_of(chosen_isa()), bf16_limit_name(),
-             cpu.amx ? "" : " (no AMX here)");
-  fmt::print("{:<19}{:<21}{:<6}{:>12}{:>8}{:>18}{:>18}{:>7}\n", "what", "shape", "form", "time",
-             "spread", "rate", "limit", "share");
-  for (const bench::Result& r : results) {
-    const bool flop = r.bound == Bound::Flop;
-    const auto rate = [&](double v) {
-      return flop ? fmt::format("{:.3f} TFLOP/s", v / 1e12) : fmt::format("{:.1f} GB/s", v / 1e9);
-    };
-    fmt::print("{:<19}{:<21}{:<6}{:>9.1f} us{:>6.0f} %{:>18}{:>18}{:>5.0f} %{}\n", r.name, r.shape,
-               r.form, r.seconds * 1e6, r.spread * 100, rate(r.rate()), rate(r.limit),
-               r.share * 100,
-               r.tokens > 0 ? fmt::format("  {:.0f} tokens/s", r.tokens / r.seconds) : "");
-  }
-}
 
 // Adds a subcommand that measures and prints; `run` gives its results.
 template <class Settings, class Run>
@@ -79,9 +32,74 @@ CLI::App* add_measurement(CLI::App& bench, const char* name, const char* what,
   cmd->callback([settings, json, run] {
     if (!*json) log_info("measuring; about a minute without other work on the machine");
     const std::vector<bench::Result> results = run(*settings);
-    *json ? print_json(results) : print_table(results);
+    if (*json)
+      fmt::print("{}\n", results_json(results).dump(2));
+    else
+      print_results(results);
   });
   return cmd;
+}
+
+void add_model_options(CLI::App& cmd, bench::ModelChoice& choice, const char* models) {
+  cmd.add_option("--model", choice.model, models)->capture_default_str();
+  cmd.add_option("--compute", choice.compute, "bf16, fp8 or fp32")->capture_default_str();
+  cmd.add_option("--weights", choice.weights,
+                 "of a benchmark model: fp8, bf16, or auto (fp8, with --compute fp32 FP32)")
+      ->capture_default_str();
+}
+
+constexpr const char* kAnyModel = "mini, moonlight-9l, v3-slice or a model directory";
+
+void add_memory_benches(CLI::App& bench) {
+  const auto bandwidth = std::make_shared<bench::BandwidthBench>();
+  add_measurement(bench, "bandwidth", "reading, copying and updating memory", bandwidth,
+                  bench::bandwidth_results)
+      ->add_option("--mib", bandwidth->mib, "MiB in a pass: more than the caches hold")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  add_bench_doctor(bench);
+}
+
+void add_generation_benches(CLI::App& bench) {
+  const auto decode = std::make_shared<bench::DecodeBench>();
+  CLI::App* cmd = add_measurement(bench, "decode", "tokens/s of generation, one token a step",
+                                  decode, bench::decode_results);
+  add_model_options(*cmd, decode->choice, kAnyModel);
+  cmd->add_option("--context", decode->context, "tokens in each latent cache before")
+      ->check(CLI::Range(0, 1 << 24))
+      ->capture_default_str();
+  cmd->add_option("--sequences", decode->sequences, "decoded together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  cmd->add_option("--steps", decode->steps, "steps of a measurement")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+
+  const auto prefill = std::make_shared<bench::PrefillBench>();
+  cmd = add_measurement(bench, "prefill", "tokens/s of reading a prompt", prefill,
+                        bench::prefill_results);
+  add_model_options(*cmd, prefill->choice, kAnyModel);
+  cmd->add_option("--tokens", prefill->tokens, "of the prompt")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+}
+
+void add_layer_benches(CLI::App& bench) {
+  const auto attention = std::make_shared<bench::AttentionBench>();
+  add_measurement(bench, "attention", "prefill, training and decode attention", attention,
+                  bench::attention_results)
+      ->add_option("--smaller", attention->smaller, "divides lengths, for a quick look")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+
+  const auto moe = std::make_shared<bench::MoeBench>();
+  CLI::App* cmd = add_measurement(bench, "moe", "one MoE layer for few and many tokens", moe,
+                                  bench::moe_results);
+  add_model_options(*cmd, moe->choice, "mini, moonlight-9l or v3-slice");
+  cmd->add_option("--tokens", moe->tokens, "of each measurement")
+      ->check(CLI::Range(1, 1 << 16))
+      ->delimiter(',')
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -108,6 +126,10 @@ void add_bench(CLI::App& app) {
       ->check(CLI::Range(2, 4096))
       ->capture_default_str();
   cmd->add_option("--compute", train->compute, "bf16 or fp32")->capture_default_str();
+
+  add_memory_benches(*bench);
+  add_generation_benches(*bench);
+  add_layer_benches(*bench);
 }
 
 }  // namespace minke

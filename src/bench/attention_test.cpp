@@ -1,0 +1,23 @@
+#include "bench/attention.h"
+
+#include <gtest/gtest.h>
+
+namespace minke::bench {
+namespace {
+
+TEST(AttentionBench, SmallRunMeasuresEveryCase) {
+  const auto results = attention_results({.rounds = 1, .smaller = 64});
+  ASSERT_EQ(results.size(), 12u);
+  for (const Result& r : results) {
+    EXPECT_GT(r.seconds, 0) << r.name;
+    EXPECT_GT(r.share, 0) << r.name;
+  }
+  // `mini`, 8 sequences of 8 tokens: 8 heads, 36 pairs, keys of 96 and values of 64.
+  EXPECT_EQ(results[0].flop, 2.0 * 8 * 8 * 36 * (96 + 64));
+  EXPECT_EQ(results[1].flop, 2.0 * 8 * 8 * 36 * (3 * 96 + 2 * 64));
+  // 64 rows of 576 elements in BF16.
+  EXPECT_EQ(results[8].bytes, 64.0 * 576 * 2);
+}
+
+}  // namespace
+}  // namespace minke::bench

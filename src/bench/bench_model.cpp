@@ -1,0 +1,102 @@
+#include "bench/bench_model.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "bench/models.h"
+#include "bench/random_model.h"
+#include "model/checkpoint.h"
+#include "ops/limits.h"
+
+namespace minke::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+WeightForm random_form(const ModelChoice& choice, Compute compute) {
+  const std::string& wanted = choice.weights;
+  if (wanted != "auto" && wanted != "fp8" && wanted != "bf16")
+    throw UsageError(fmt::format("--weights is \"{}\"; expected auto, fp8 or bf16", wanted));
+  if (compute == Compute::Fp64)
+    throw UsageError("--compute fp64 is for training steps alone; expected bf16, fp8 or fp32");
+  if (compute == Compute::Fp32) {
+    if (wanted != "auto")
+      throw UsageError("--compute fp32 reads FP32 weights; leave --weights out");
+    return WeightForm::F32;
+  }
+  if (compute == Compute::Fp8 && wanted == "bf16")
+    throw UsageError("--compute fp8 reads FP8 weights; use --weights fp8 or leave it out");
+  return wanted == "bf16" ? WeightForm::Bf16 : WeightForm::E4m3;
+}
+
+std::string form_of(const Model& model) {
+  const Weight& w = model.weights.layers.front().self_attn.o_proj;
+  if (w.fp8_product) return "fp8";
+  const WeightForm form = w.forward.form();
+  return form == WeightForm::E4m3 ? "e4m3" : form == WeightForm::Bf16 ? "bf16" : "fp32";
+}
+
+std::string directory_name(const std::string& directory) {
+  const fs::path path = fs::path(directory).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+void check_directory(const std::string& model) {
+  if (!fs::is_directory(model))
+    throw UsageError(fmt::format(
+        "'{}' is neither a benchmark model (mini, moonlight-9l, v3-slice) nor a model directory",
+        model));
+}
+
+}  // namespace
+
+BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Attention attention) {
+  const Compute compute = parse_compute(choice.compute);
+  const bool absorbed = attention == Attention::Absorbed;
+  Model model = random_model(config, {.compute = compute,
+                                      .linear = random_form(choice, compute),
+                                      .absorbed = absorbed,
+                                      .expanded = !absorbed});
+  return {choice.model, form_of(model), std::move(model)};
+}
+
+BenchModel open_model(const ModelChoice& choice, Attention attention) {
+  if (const auto config = find_model_config(choice.model))
+    return open_random(choice, *config, attention);
+  check_directory(choice.model);
+  if (choice.weights != "auto")
+    throw UsageError("--weights is for benchmark models; a directory's weights are as they are");
+  const bool absorbed = attention == Attention::Absorbed;
+  Model model = load_model(choice.model, {.compute = parse_compute(choice.compute),
+                                          .absorbed = absorbed,
+                                          .expanded = !absorbed,
+                                          .mtp = false,
+                                          .allow_symlinks = true,
+                                          .progress = {}});
+  return {directory_name(choice.model), form_of(model), std::move(model)};
+}
+
+ModelSummary summarize_model(const std::string& model) {
+  ModelSummary s;
+  if (const auto config = find_model_config(model)) {
+    s.name = model;
+    s.config = *config;
+    s.storage = LinearStorage::E4m3;
+  } else {
+    check_directory(model);
+    s.name = directory_name(model);
+    s.config = summarize_checkpoint(model).config;
+    s.config.num_nextn_predict_layers = 0;
+    s.storage = s.config.quantization ? LinearStorage::E4m3 : LinearStorage::Plain;
+  }
+  s.count = count_parameters(s.config);
+  return s;
+}
+
+double product_limit(Compute compute) {
+  return compute == Compute::Fp32 ? fp32_flop_per_s() : bf16_flop_per_s();
+}
+
+}  // namespace minke::bench

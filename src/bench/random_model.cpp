@@ -1,0 +1,146 @@
+#include "bench/random_model.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/files.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "tensor/block_cache.h"
+
+namespace minke::bench {
+namespace {
+
+// Drawing billions of normal numbers takes minutes: rows are pieces of one pool, from random
+// places.
+constexpr Index kPool = 1 << 18;
+constexpr float kCodeScale = 1.0f / 64;  // codes of unit normals stay below E4M3's 448
+
+std::vector<E4M3> draw_codes() {
+  std::vector<E4M3> codes(static_cast<std::size_t>(kPool));
+  parallel_ranges(kPool, 4096, [&](Index first, Index last) {
+    Random random(1, static_cast<std::uint64_t>(first));
+    for (Index i = first; i < last; ++i)
+      codes[static_cast<std::size_t>(i)] = E4M3(static_cast<float>(random.normal()) / kCodeScale);
+  });
+  return codes;
+}
+
+class Maker {
+ public:
+  Maker(const ModelConfig& config, const RandomModel& options)
+      : config_(config), options_(options), codes_(draw_codes()) {
+    for (const E4M3 code : codes_) values_.push_back(static_cast<float>(code) * kCodeScale);
+  }
+
+  void make(const ParameterSpec& spec, Weight& w) {
+    const bool bf16 = options_.compute == Compute::Bf16;
+    switch (spec.role) {
+      case Role::Norm:
+      case Role::Bias:
+        w.dense = Tensor::zeros(spec.shape);
+        if (spec.role == Role::Norm)
+          for (Index i = 0; i < w.dense.size(); ++i) w.dense.v1()(i) = 1;
+        break;
+      case Role::Embedding:
+        w.dense = bf16 ? matrix<BF16>(spec, 1) : matrix<float>(spec, 1);
+        break;
+      case Role::Router:
+        w.forward = packed(spec, WeightForm::F32);
+        break;
+      case Role::Head:
+      case Role::EhProj:
+        w.forward = packed(spec, bf16 ? WeightForm::Bf16 : WeightForm::F32);
+        break;
+      case Role::Linear:
+        make_linear(spec, w);
+        break;
+    }
+  }
+
+ private:
+  static float deviation(const ParameterSpec& spec) {
+    return 1 / std::sqrt(static_cast<float>(spec.shape[1]));
+  }
+
+  void make_linear(const ParameterSpec& spec, Weight& w) {
+    const bool kv_b = spec.name.ends_with("kv_b_proj.weight");
+    if (!kv_b || options_.expanded) {
+      w.forward = packed(spec, options_.linear);
+      w.fp8_product = options_.compute == Compute::Fp8;
+    }
+    if (kv_b && options_.absorbed) {
+      const Tensor dense = matrix<float>(spec, deviation(spec));
+      const bool bf16 = options_.compute == Compute::Bf16;
+      pack_absorbed(config_, dense.v2(), bf16 ? WeightForm::Bf16 : WeightForm::F32, w);
+    }
+  }
+
+  PackedWeights packed(const ParameterSpec& spec, WeightForm form) const {
+    const float sigma = deviation(spec);
+    if (form == WeightForm::F32) {
+      const Tensor t = matrix<float>(spec, sigma);
+      return PackedWeights::pack(t.v2(), form);
+    }
+    if (form == WeightForm::Bf16) {
+      const Tensor t = matrix<BF16>(spec, sigma);
+      return PackedWeights::pack(t.view<BF16, 2>());
+    }
+    const Tensor codes = matrix<E4M3>(spec, sigma);
+    Tensor scales =
+        Tensor::uninitialized({(spec.shape[0] + 127) / 128, (spec.shape[1] + 127) / 128});
+    for (Index i = 0; i < scales.size(); ++i) scales.flat()(i) = sigma * kCodeScale;
+    return PackedWeights::pack(codes.view<E4M3, 2>(), std::as_const(scales).v2());
+  }
+
+  // The same numbers in each type, times sigma (which codes leave to their scales).
+  template <class T>
+  Tensor matrix(const ParameterSpec& spec, float sigma) const {
+    const Index rows = spec.shape[0], columns = spec.shape[1];
+    Tensor t = Tensor::uninitialized<T>(spec.shape);
+    auto* to = static_cast<T*>(t.raw());
+    const std::uint64_t stream = hash64(as_byte_span(spec.name));
+    parallel_ranges(rows, 64, [&](Index first, Index last) {
+      Random random(2, stream + static_cast<std::uint64_t>(first));
+      for (Index r = first; r < last; ++r) row(random, sigma, to + r * columns, columns);
+    });
+    return t;
+  }
+  template <class T>
+  void row(Random& random, float sigma, T* to, Index n) const {
+    for (Index done = 0; done < n;) {
+      const Index at = static_cast<Index>(random.below(kPool));
+      const Index count = std::min(kPool - at, n - done);
+      for (Index i = 0; i < count; ++i) {
+        const auto from = static_cast<std::size_t>(at + i);
+        if constexpr (std::is_same_v<T, E4M3>)
+          to[done + i] = codes_[from];
+        else
+          to[done + i] = T(values_[from] * sigma);
+      }
+      done += count;
+    }
+  }
+
+  const ModelConfig& config_;
+  const RandomModel& options_;
+  std::vector<E4M3> codes_;
+  std::vector<float> values_;  // of the codes
+};
+
+}  // namespace
+
+Model random_model(ModelConfig config, const RandomModel& options) {
+  config.num_nextn_predict_layers = 0;
+  Model model;
+  model.config = std::move(config);
+  model.compute = options.compute;
+  set_position_constants(model);
+  Maker maker(model.config, options);
+  visit_parameters(model.config, model.weights,
+                   [&](const ParameterSpec& spec, Weight& w) { maker.make(spec, w); });
+  release_kept_blocks();
+  return model;
+}
+
+}  // namespace minke::bench
