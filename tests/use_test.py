@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""generate, chat and eval as a user runs them, on tiny models.
+"""generate, chat, eval and bench as a user runs them, on tiny models.
 
   use_test.py MINKE GOLDEN_DIR
 
@@ -248,6 +248,28 @@ class Use(unittest.TestCase):
                                overall["nats"] / math.log(2) / overall["bytes"])
         self.assertIn(f"{overall['bits_per_byte']:.4f}", done.stdout.decode())
         self.assertEqual(run("eval", "--task", "mmlu", "--model", self.model).returncode, 2)
+
+    def bench(self, *args):
+        done = run("bench", *args, "--rounds", 1, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return json.loads(done.stdout)
+
+    def test_bench_of_a_model_directory(self):
+        [decode] = self.bench("decode", "--model", self.plain, "--steps", 2)["results"]
+        self.assertEqual((decode["name"], decode["bound"]), ("decode tiny-bf16", "bytes"))
+        [prefill] = self.bench("prefill", "--model", self.plain, "--tokens", 8)["results"]
+        self.assertEqual((prefill["name"], prefill["bound"]), ("prefill tiny-bf16", "flop"))
+        for result in decode, prefill:
+            self.assertGreater(result["tokens_per_s"], 0)
+            self.assertGreater(result["limit"], 0)
+        diagnosis = self.bench("doctor", "--model", self.plain)
+        self.assertEqual(diagnosis["results"][0]["name"], "read bandwidth")
+        self.assertEqual(diagnosis["doctor"]["stored"]["weights"], "BF16")
+        self.assertTrue(diagnosis["doctor"]["stored"]["fits"])
+        self.assertGreater(diagnosis["doctor"]["stored"]["decode_bound_tokens_per_s"]["0"], 0)
+        done = run("bench", "decode", "--model", self.directory / "none")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("neither a benchmark model", done.stderr.decode())
 
     def test_interrupt_ends_generation(self):
         process = subprocess.Popen(
