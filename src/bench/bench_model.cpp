@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/machine_memory.h"
 #include "bench/models.h"
 #include "bench/random_model.h"
 #include "model/checkpoint.h"
@@ -31,6 +32,19 @@ WeightForm random_form(const ModelChoice& choice, Compute compute) {
   return wanted == "bf16" ? WeightForm::Bf16 : WeightForm::E4m3;
 }
 
+// Weights that are made in memory have no file behind them: too many end in a kill.
+void check_fits(const std::string& name, const ModelConfig& config, const RandomModel& options) {
+  const LinearStorage storage =
+      options.linear == WeightForm::E4m3 ? LinearStorage::E4m3 : LinearStorage::Plain;
+  const double needed = weight_bytes(config, storage, options.compute).held;
+  const auto here = static_cast<double>(read_machine_memory().available_bytes);
+  if (here > 0 && needed > here)
+    throw ConfigError(fmt::format(
+        "the weights of {} take {}, but only {} of memory are available; try a smaller model{}",
+        name, bytes_text(needed), bytes_text(here),
+        options.linear == WeightForm::E4m3 ? "" : ", or --compute bf16 with --weights fp8"));
+}
+
 std::string form_of(const Model& model) {
   const Weight& w = model.weights.layers.front().self_attn.o_proj;
   if (w.fp8_product) return "fp8";
@@ -55,10 +69,12 @@ void check_directory(const std::string& model) {
 BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Attention attention) {
   const Compute compute = parse_compute(choice.compute);
   const bool absorbed = attention == Attention::Absorbed;
-  Model model = random_model(config, {.compute = compute,
-                                      .linear = random_form(choice, compute),
-                                      .absorbed = absorbed,
-                                      .expanded = !absorbed});
+  const RandomModel options{.compute = compute,
+                            .linear = random_form(choice, compute),
+                            .absorbed = absorbed,
+                            .expanded = !absorbed};
+  check_fits(choice.model, config, options);
+  Model model = random_model(config, options);
   return {choice.model, form_of(model), std::move(model)};
 }
 

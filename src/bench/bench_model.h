@@ -22,7 +22,8 @@ struct BenchModel {
   std::string form;  // "e4m3", "bf16", "fp32", or "fp8" for the official arithmetic
   Model model;
 };
-// UsageError for a name that is neither, and for options that cannot be met.
+// UsageError for a name that is neither, and for options that cannot be met; ConfigError when
+// random weights do not fit into the memory that is available.
 BenchModel open_model(const ModelChoice& choice, Attention attention);
 // Random weights for these sizes, whatever choice.model is.
 BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Attention attention);

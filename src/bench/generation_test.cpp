@@ -67,6 +67,10 @@ TEST_F(GenerationBench, RefusesWhatCannotBe) {
   EXPECT_HOLDS(error("mini", "fp64", "auto"), "training steps");
   EXPECT_HOLDS(error("mini", "bf16", "int3"), "expected auto, fp8 or bf16");
   EXPECT_HOLDS(error(small_model(), "bf16", "fp8"), "is for benchmark models");
+  ModelConfig huge = small_config(0);
+  huge.vocab_size = Index{1} << 40;
+  EXPECT_HOLDS(error_of([&] { open_random({}, huge, Attention::Absorbed); }),
+               "of memory are available");
 }
 
 }  // namespace
