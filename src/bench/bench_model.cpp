@@ -66,9 +66,10 @@ void check_directory(const std::string& model) {
 
 }  // namespace
 
-BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Attention attention) {
+BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
+                       AttentionForm attention) {
   const Compute compute = parse_compute(choice.compute);
-  const bool absorbed = attention == Attention::Absorbed;
+  const bool absorbed = attention == AttentionForm::Absorbed;
   const RandomModel options{.compute = compute,
                             .linear = random_form(choice, compute),
                             .absorbed = absorbed,
@@ -78,13 +79,13 @@ BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Att
   return {choice.model, form_of(model), std::move(model)};
 }
 
-BenchModel open_model(const ModelChoice& choice, Attention attention) {
+BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
   if (const auto config = find_model_config(choice.model))
     return open_random(choice, *config, attention);
   check_directory(choice.model);
   if (choice.weights != "auto")
     throw UsageError("--weights is for benchmark models; a directory's weights are as they are");
-  const bool absorbed = attention == Attention::Absorbed;
+  const bool absorbed = attention == AttentionForm::Absorbed;
   Model model = load_model(choice.model, {.compute = parse_compute(choice.compute),
                                           .absorbed = absorbed,
                                           .expanded = !absorbed,

@@ -3,7 +3,7 @@
 #pragma once
 #include <string>
 
-#include "bench/result.h"
+#include "model/cached_forward.h"
 #include "model/weight_bytes.h"
 
 namespace minke::bench {
@@ -14,19 +14,17 @@ struct ModelChoice {
   std::string weights = "auto";  // of a benchmark model: fp8, bf16, or auto
 };
 
-// The forms of attention that will be used.
-enum class Attention : std::uint8_t { Absorbed, Expanded };
-
 struct BenchModel {
   std::string name;  // "mini", or the last part of the directory's path
   std::string form;  // "e4m3", "bf16", "fp32", or "fp8" for the official arithmetic
   Model model;
 };
-// UsageError for a name that is neither, and for options that cannot be met; ConfigError when
-// random weights do not fit into the memory that is available.
-BenchModel open_model(const ModelChoice& choice, Attention attention);
+// Holds kv_b_proj for one form of attention. UsageError for a name that is neither, and for options
+// that cannot be met; ConfigError when random weights do not fit into the memory that is available.
+BenchModel open_model(const ModelChoice& choice, AttentionForm attention);
 // Random weights for these sizes, whatever choice.model is.
-BenchModel open_random(const ModelChoice& choice, const ModelConfig& config, Attention attention);
+BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
+                       AttentionForm attention);
 
 // Without loading anything.
 struct ModelSummary {

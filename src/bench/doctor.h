@@ -6,6 +6,7 @@
 
 #include "base/machine_memory.h"
 #include "bench/bench_model.h"
+#include "bench/result.h"
 #include "ops/isa.h"
 
 namespace minke::bench {

@@ -80,7 +80,7 @@ Index moe_layers(const ModelConfig& c) {
 }  // namespace
 
 std::vector<Result> decode_results(const DecodeBench& bench) {
-  const BenchModel opened = open_model(bench.choice, Attention::Absorbed);
+  const BenchModel opened = open_model(bench.choice, AttentionForm::Absorbed);
   const ModelConfig& c = opened.model.config;
   Sequences sequences(opened.model, bench.sequences, bench.context);
   const Ids ids = random_ids(bench.sequences * bench.steps, c.vocab_size);
@@ -124,7 +124,7 @@ std::vector<Result> decode_results(const DecodeBench& bench) {
 }
 
 std::vector<Result> prefill_results(const PrefillBench& bench) {
-  const BenchModel opened = open_model(bench.choice, Attention::Expanded);
+  const BenchModel opened = open_model(bench.choice, AttentionForm::Expanded);
   const Ids ids = random_ids(bench.tokens, opened.model.config.vocab_size);
   const auto piece = static_cast<std::size_t>(GenerationSettings{}.prefill_chunk);
   SequenceCache cache(opened.model.config, cache_dtype(opened.model.compute));

@@ -1,6 +1,7 @@
 // Decoding and reading a prompt with a whole model, by the code that generation uses.
 #pragma once
 #include "bench/bench_model.h"
+#include "bench/result.h"
 
 namespace minke::bench {
 

@@ -59,7 +59,7 @@ TEST_F(GenerationBench, DecodesAModelByName) {
 TEST_F(GenerationBench, RefusesWhatCannotBe) {
   const auto error = [](const std::string& model, const char* compute, const char* weights) {
     ModelChoice choice{.model = model, .compute = compute, .weights = weights};
-    return error_of([&] { open_model(choice, Attention::Absorbed); });
+    return error_of([&] { open_model(choice, AttentionForm::Absorbed); });
   };
   EXPECT_HOLDS(error("maxi", "bf16", "auto"), "neither a benchmark model");
   EXPECT_HOLDS(error("mini", "fp8", "bf16"), "reads FP8 weights");
@@ -69,7 +69,7 @@ TEST_F(GenerationBench, RefusesWhatCannotBe) {
   EXPECT_HOLDS(error(small_model(), "bf16", "fp8"), "is for benchmark models");
   ModelConfig huge = small_config(0);
   huge.vocab_size = Index{1} << 40;
-  EXPECT_HOLDS(error_of([&] { open_random({}, huge, Attention::Absorbed); }),
+  EXPECT_HOLDS(error_of([&] { open_random({}, huge, AttentionForm::Absorbed); }),
                "of memory are available");
 }
 

@@ -54,7 +54,7 @@ std::vector<Result> moe_results(const MoeBench& bench) {
   config.num_hidden_layers = 1;
   config.first_k_dense_replace = 0;
   config.vocab_size = 16;  // the layer alone
-  const BenchModel opened = open_random(bench.choice, config, Attention::Absorbed);
+  const BenchModel opened = open_random(bench.choice, config, AttentionForm::Absorbed);
   const MoeWeights& moe = opened.model.weights.layers.front().moe;
   const MemoryLimit memory(bench.mib << 20);
   std::vector<Result> results;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bench/bench_model.h"
+#include "bench/result.h"
 
 namespace minke::bench {
 
