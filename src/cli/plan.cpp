@@ -8,7 +8,8 @@
 namespace minke {
 
 void add_plan(CLI::App& app) {
-  CLI::App* plan = app.add_subcommand("plan", "plans a cluster run: memory, traffic, schedules, hours, dollars");
+  CLI::App* plan =
+      app.add_subcommand("plan", "plans a cluster run: memory, traffic, schedules, hours, dollars");
   plan->require_subcommand(1);
   add_plan_schedule(*plan);
   add_plan_eplb(*plan);

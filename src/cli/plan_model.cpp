@@ -302,6 +302,7 @@ void add_plan_model_commands(CLI::App& plan) {
   add_params(plan);
   add_memory(plan);
   add_traffic(plan);
+  add_plan_time(plan);
   add_plan_cost(plan);
   add_plan_serve(plan);
   add_plan_search(plan);

@@ -10,13 +10,12 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/files.h"
-#include "base/log.h"
 #include "base/options.h"
-#include "base/random.h"
 #include "cli/plan.h"
+#include "cli/plan_pictures.h"
 #include "page/html.h"
 #include "parallel/schedule_json.h"
+#include "plan/load_spread.h"
 #include "plan/schedule_picture.h"
 #include "plan/simulate.h"
 
@@ -37,7 +36,7 @@ struct ScheduleOptions {
   double load_spread = 0;
   std::uint64_t seed = 1;
   bool json = false;
-  std::optional<std::string> svg, html, trace;
+  PictureFiles pictures;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -60,9 +59,7 @@ struct ScheduleOptions {
           "loads of the ranks' experts differ: computing takes 1 - S to 1 + S times as long");
     field("seed", seed, "of the loads");
     field("json", json, "the list as one JSON document on standard output");
-    field("svg", svg, "write the timeline of every rank as a picture");
-    field("html", html, "write a page: timeline, times, memory");
-    field("trace", trace, "write a trace for chrome://tracing; a unit is a millisecond");
+    pictures.visit(field);
   }
 };
 
@@ -115,11 +112,8 @@ struct Study {
   }
   // The same for all operations of a stage on a rank: it holds the same experts all along.
   double load(int rank, const ScheduleOp& op, Index replica) const {
-    if (o.load_spread == 0) return 1;
     const int phase = op.has_forward() ? op.forward.phase : op.backward.phase;
-    const auto which = static_cast<std::uint64_t>((rank * o.replicas + replica) * 2 + phase);
-    const double uniform = static_cast<double>(mix_bits(mix_bits(o.seed) + which) >> 11) * 0x1p-53;
-    return 1 + o.load_spread * (2 * uniform - 1);
+    return LoadSpread{o.load_spread, o.seed}.load(rank * o.replicas + replica, phase);
   }
 
   // The closed form speaks of equal stages without transfers.
@@ -244,18 +238,6 @@ page::Table rank_table(const Study& s) {
   return table;
 }
 
-// A browser shows some hundred thousand spans; the list, the table and the trace have no such end.
-void check_picture(const Study& s) {
-  constexpr std::size_t kMostSpans = 400'000;
-  std::size_t n = 0;
-  for (const auto& ops : s.schedule.ranks) n += ops.size();
-  if (n > kMostSpans)
-    throw ConfigError(
-        fmt::format("{} operations are too many for a picture (at most {}); use fewer ranks or "
-                    "chunks, or --trace",
-                    n, kMostSpans));
-}
-
 PictureSource picture(const Study& s, FunctionRef<double(int, const ScheduleOp&)> compute_time) {
   return {s.schedule, s.simulation,     s.title(),   s.times_line(),
           "time",     s.o.message_time, compute_time};
@@ -323,34 +305,15 @@ void run_schedule(const ScheduleOptions& o) {
     return study.time_of(rank, op, 0).compute;
   };
   const PictureSource source = picture(study, compute_time);
-  const auto written = [](const std::string& path) { log_info(path + " written"); };
-  if (o.svg || o.html) {
-    check_picture(study);
-    const std::string svg = page::timeline_svg(schedule_timeline(source));
-    if (o.svg) {
-      write_file_atomic(*o.svg, svg);
-      written(*o.svg);
-    }
-    if (o.html) {
-      write_file_atomic(*o.html, html_page(study, svg));
-      written(*o.html);
-    }
-  }
-  if (o.trace) {
-    AtomicFile file(*o.trace);
-    FileWriter writer(file.partial());
-    write_schedule_trace(source, 1000, [&](std::string_view piece) { writer.write(piece); });
-    writer.finish();
-    file.commit();
-    written(*o.trace);
-  }
+  write_pictures(o.pictures, source, 1000,
+                 [&](const std::string& svg) { return html_page(study, svg); });
   if (o.json) {
     nlohmann::ordered_json more;
     more["simulation"] = simulation_json(study);
     write_schedule_json(study.schedule, more, [](std::string_view piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);
     });
-  } else if (!o.svg && !o.html && !o.trace) {
+  } else if (!o.pictures.any()) {
     print_table(study, source);
   }
 }

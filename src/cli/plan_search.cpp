@@ -9,7 +9,7 @@ using Json = nlohmann::ordered_json;
 
 struct SearchInputs : PlanInputs {
   SearchSettings search;
-  PhaseSettings phases;
+  PhaseFlags phases;
   template <class Visitor>
   void visit(Visitor& field) {
     search.visit(field);
@@ -20,7 +20,7 @@ struct SearchInputs : PlanInputs {
 void search(const SearchInputs& in) {
   const PlanModel m = plan_model(in.model);
   const Cluster c = cluster(in.cluster);
-  const SearchResult result = search_layouts(m, c, in.search, in.phases);
+  const SearchResult result = search_layouts(m, c, in.search, in.phases.settings(c));
   if (in.json) {
     Json j = {{"tried", result.tried}, {"fit", result.fit}, {"layouts", Json::array()}};
     for (const RankedLayout& r : result.best)

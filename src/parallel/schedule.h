@@ -23,6 +23,14 @@
 namespace minke {
 
 enum class ScheduleKind { OneFOneB, Zb1p, DualPipe, DualPipeV };
+// Micro-batches pass the ranks in both directions, and forwards are paired with backwards.
+constexpr bool has_two_phases(ScheduleKind kind) {
+  return kind == ScheduleKind::DualPipe || kind == ScheduleKind::DualPipeV;
+}
+// Stages of the model that `n_ranks` ranks hold: dualpipev cuts it into two a rank.
+constexpr std::int64_t stages_of(ScheduleKind kind, std::int64_t n_ranks) {
+  return kind == ScheduleKind::DualPipeV ? 2 * n_ranks : n_ranks;
+}
 enum class OpKind : std::uint8_t {
   F,    // forward
   B,    // full backward: gradients of inputs and weights
@@ -67,8 +75,8 @@ struct Schedule {
   int n_chunks;                                // C, micro-batches of a step
   std::vector<std::vector<ScheduleOp>> ranks;  // [N] operations of each rank, in order
 
-  int n_phases() const { return two_phases() ? 2 : 1; }
-  int n_stages() const { return kind == ScheduleKind::DualPipeV ? 2 * n_ranks : n_ranks; }
+  int n_phases() const { return has_two_phases(kind) ? 2 : 1; }
+  int n_stages() const { return static_cast<int>(stages_of(kind, n_ranks)); }
   int chunks_per_phase() const { return kind == ScheduleKind::DualPipe ? n_chunks / 2 : n_chunks; }
   // The stage of the model that `rank` computes for micro-batches of `phase`.
   int stage(int rank, int phase) const;
@@ -76,11 +84,6 @@ struct Schedule {
   int upstream(int rank, int phase) const;
   // The rank that `rank` sends them to, or -1.
   int downstream(int rank, int phase) const;
-
- private:
-  bool two_phases() const {
-    return kind == ScheduleKind::DualPipe || kind == ScheduleKind::DualPipeV;
-  }
 };
 
 // Sizes that a kind needs: dualpipe even ranks, even chunks, chunks >= 2 ranks; dualpipev chunks >=

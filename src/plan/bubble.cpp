@@ -48,9 +48,10 @@ void check_unit_times(const UnitTimes& t) {
         "pair-time is {}, but a pair takes at least its longer half; nearest: {}", t.pair, longer));
 }
 
-BubbleFormula bubble_formula(const Schedule& s, const UnitTimes& t) {
-  const double PP = s.n_stages();
-  const double M = s.chunks_per_phase() * s.n_phases();
+BubbleFormula bubble_formula(const PipelineSize& s, const UnitTimes& t) {
+  const auto PP = static_cast<double>(stages_of(s.kind, s.n_ranks));
+  const auto M =
+      static_cast<double>(s.kind == ScheduleKind::DualPipeV ? 2 * s.n_chunks : s.n_chunks);
   const double both = t.forward + t.backward;
   switch (s.kind) {
     case ScheduleKind::OneFOneB: {

@@ -14,6 +14,7 @@
 #pragma once
 #include <string_view>
 
+#include "model/config.h"
 #include "parallel/schedule.h"
 
 namespace minke {
@@ -39,10 +40,18 @@ struct BubbleFormula {
   FormulaRegion region;
   double gain;  // 0 unless region is Corrected; makespan - gain and bubble - gain are exact
 };
-// Of `schedule`'s kind and size. Exact: 1f1b always; zb1p for W <= F <= B - W and C >= N; dualpipe
+struct PipelineSize {
+  ScheduleKind kind = ScheduleKind::OneFOneB;
+  Index n_ranks = 1;   // N
+  Index n_chunks = 1;  // C
+};
+// Exact: 1f1b always; zb1p for W <= F <= B - W and C >= N; dualpipe
 // and dualpipev for B - W = F and W <= F, corrected for B - W > F and B - W >= W, both for FB of at
 // most F + B; always exact with PP = 2, where there is no bubble.
-BubbleFormula bubble_formula(const Schedule& schedule, const UnitTimes& times);
+BubbleFormula bubble_formula(const PipelineSize& size, const UnitTimes& times);
+inline BubbleFormula bubble_formula(const Schedule& s, const UnitTimes& times) {
+  return bubble_formula(PipelineSize{s.kind, s.n_ranks, s.n_chunks}, times);
+}
 
 // The rank whose bubble the formula gives: a middle one, dualpipev's last, any one (0) of the rest.
 int binding_rank(const Schedule& schedule);

@@ -11,6 +11,29 @@
 
 namespace minke {
 
+// Shares of the peaks that a machine was measured to reach (`minke plan calibrate`); 0: not
+// measured.
+struct Efficiency {
+  double products = 0;   // of the BF16 peak, dense products
+  double experts = 0;    // of the BF16 peak, grouped products
+  double gradients = 0;  // of the BF16 peak, products of weight gradients
+  double attention = 0;  // of the BF16 peak
+  double memory = 0;     // of the bandwidth, streams that are read and written
+  double weights = 0;    // of the bandwidth, weights read for a few rows
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("products", products, "share of the BF16 peak of dense products; 0: not measured",
+          between(0, 1));
+    field("experts", experts, "of grouped products", between(0, 1));
+    field("gradients", gradients, "of products of weight gradients", between(0, 1));
+    field("attention", attention, "of attention", between(0, 1));
+    field("memory", memory, "share of the memory bandwidth of streams read and written",
+          between(0, 1));
+    field("weights", weights, "of weights that are read for a few rows", between(0, 1));
+  }
+};
+
 struct Cluster {
   std::string name;
   std::string source;  // of the figures, and what is assumed
@@ -26,6 +49,7 @@ struct Cluster {
   double device_mtbf_hours = 0;         // mean time between failures that stop a job; 0: not known
   Index compute_units = 1;              // streaming multiprocessors, cores
   Index communication_units = 0;        // of them, set aside for communication in training
+  Efficiency efficiency;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -49,6 +73,7 @@ struct Cluster {
           between(1, 1 << 20));
     field("communication_units", communication_units, "of them, set aside for communication",
           between(0, 1 << 20));
+    field("efficiency", efficiency, "measured shares of the peaks");
   }
 
   Index nodes() const { return (devices + devices_per_node - 1) / devices_per_node; }

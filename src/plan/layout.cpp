@@ -14,8 +14,8 @@ namespace {
 
 std::string least_micro_batches_problem(const Layout& l) {
   const Index S = l.stages(), M = l.micro_batches;
-  const bool dual = l.kind() == PipelineKind::DualPipe;
-  const Index least = dual || l.kind() == PipelineKind::DualPipeV ? 2 * l.pipeline : S;
+  const bool dual = l.kind() == ScheduleKind::DualPipe;
+  const Index least = has_two_phases(l.kind()) ? 2 * l.pipeline : S;
   if (M < least)
     return fmt::format("{} micro-batches are too few for {} with {} pipeline ranks; at least {}", M,
                        l.schedule, l.pipeline, least);
@@ -63,15 +63,6 @@ std::string stage_problem(const PlanModel& m, const Layout& l) {
 
 }  // namespace
 
-PipelineKind Layout::kind() const {
-  if (schedule == "1f1b") return PipelineKind::OneFOneB;
-  if (schedule == "zb1p") return PipelineKind::Zb1p;
-  if (schedule == "dualpipe") return PipelineKind::DualPipe;
-  if (schedule == "dualpipev") return PipelineKind::DualPipeV;
-  throw ConfigError("schedule is '" + schedule + "', but must be one of 1f1b, zb1p, dualpipe, " +
-                    "dualpipev");
-}
-
 Recompute Layout::recomputed() const {
   if (recompute == "none") return Recompute::None;
   if (recompute == "selective") return Recompute::Selective;
@@ -110,9 +101,9 @@ std::vector<StageContent> stage_contents(const PlanModel& m, const Layout& l) {
 
 std::vector<Index> hosted_stages(const Layout& l, Index rank) {
   switch (l.kind()) {
-    case PipelineKind::DualPipe:
+    case ScheduleKind::DualPipe:
       return {rank, l.pipeline - 1 - rank};
-    case PipelineKind::DualPipeV:
+    case ScheduleKind::DualPipeV:
       return {rank, 2 * l.pipeline - 1 - rank};
     default:
       return {rank};
@@ -121,6 +112,7 @@ std::vector<Index> hosted_stages(const Layout& l, Index rank) {
 
 Layout report_layout() {
   Layout l;
+  l.schedule = "dualpipe";
   l.pipeline = 16;
   l.expert = 64;
   l.data = 128;

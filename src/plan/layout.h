@@ -12,12 +12,11 @@
 #include <vector>
 
 #include "base/options.h"
+#include "parallel/schedule.h"
 #include "plan/cluster.h"
 #include "plan/plan_model.h"
 
 namespace minke {
-
-enum class PipelineKind : std::uint8_t { OneFOneB, Zb1p, DualPipe, DualPipeV };
 
 // What a backward pass computes again instead of finding it in memory.
 enum class Recompute : std::uint8_t {
@@ -27,13 +26,13 @@ enum class Recompute : std::uint8_t {
 };
 
 struct Layout {
-  Index pipeline = 0;       // ranks of a pipeline; 0: chosen
-  Index expert = 0;         // ranks that hold the experts of a layer together; 0: chosen
-  Index data = 0;           // ranks that hold the same stages; 0: devices / pipeline
-  Index micro_batches = 0;  // of a pipeline and step; 0: chosen
-  Index micro_batch = 1;    // sequences
-  Index sequence = 4096;    // tokens
-  std::string schedule = "dualpipe";
+  Index pipeline = 0;             // ranks of a pipeline; 0: chosen
+  Index expert = 0;               // ranks that hold the experts of a layer together; 0: chosen
+  Index data = 0;                 // ranks that hold the same stages; 0: devices / pipeline
+  Index micro_batches = 0;        // of a pipeline and step; 0: chosen
+  Index micro_batch = 1;          // sequences
+  Index sequence = 4096;          // tokens
+  std::string schedule = "auto";  // dualpipe; one rank: 1f1b
   std::string recompute = "selective";
   bool fp8 = true;
   bool mtp = true;
@@ -49,8 +48,8 @@ struct Layout {
           between(0, most));
     field("micro-batch", micro_batch, "sequences of a micro-batch", between(1, most));
     field("sequence", sequence, "tokens of a sequence", between(1, most));
-    field("schedule", schedule, "of the pipeline",
-          one_of({"1f1b", "zb1p", "dualpipe", "dualpipev"}));
+    field("schedule", schedule, "of the pipeline; auto: dualpipe, on one rank 1f1b",
+          one_of({"auto", "1f1b", "zb1p", "dualpipe", "dualpipev"}));
     field("recompute", recompute, "in the backward pass", one_of({"none", "selective", "full"}));
     field("fp8", fp8, "products, exchange and kept activations in FP8");
     field("mtp", mtp, "with the model's MTP modules");
@@ -58,10 +57,10 @@ struct Layout {
           "layers of each stage, with commas; default: evenly, the first ones one more");
   }
 
-  PipelineKind kind() const;
+  ScheduleKind kind() const { return parse_schedule_kind(schedule); }  // once it is chosen
   Recompute recomputed() const;
   // Stages that a micro-batch passes: two a rank for dualpipev.
-  Index stages() const { return kind() == PipelineKind::DualPipeV ? 2 * pipeline : pipeline; }
+  Index stages() const { return stages_of(kind(), pipeline); }
   Index devices() const { return pipeline * data; }
   Index expert_replicas() const { return data / expert; }
   Index batch_sequences() const { return data * micro_batches * micro_batch; }

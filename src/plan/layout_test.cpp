@@ -54,6 +54,7 @@ TEST(Layout, OfferedLayoutsWork) {
        std::vector<Layout>{{.pipeline = 64}, {.expert = 48}, {.data = 3000}}) {
     const std::string text = refusal(wanted);
     Layout offered;
+    offered.schedule = "dualpipe";
     const auto number = [&](const std::string& flag) {
       return std::stol(text.substr(text.find(flag) + flag.size()));
     };

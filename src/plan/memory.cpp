@@ -102,7 +102,7 @@ double held_activations(const PlanModel& m, const Layout& l,
 // micro-batches when forward and backward overlap; a message each way and direction.
 double buffer_bytes(const PlanModel& m, const Layout& l, bool head) {
   const double T = real(l.micro_batch_tokens()), D = real(m.hidden_size);
-  const bool dual = l.kind() == PipelineKind::DualPipe || l.kind() == PipelineKind::DualPipeV;
+  const bool dual = has_two_phases(l.kind());
   double bytes = head ? 4 * T * real(m.vocab_size) : 0;
   if (m.has_experts())
     bytes += (dual ? 2 : 1) * T * real(m.num_experts_per_tok) * D * ((l.fp8 ? 1 : 2) + 2);
@@ -132,9 +132,9 @@ double activation_bytes(const PlanModel& model, bool is_moe, Recompute recompute
 
 Index micro_batches_in_flight(const Layout& l, Index stage) {
   switch (l.kind()) {
-    case PipelineKind::Zb1p:
+    case ScheduleKind::Zb1p:
       return std::min(l.stages(), l.micro_batches);
-    case PipelineKind::DualPipe:  // half of the micro-batches go each way
+    case ScheduleKind::DualPipe:  // half of the micro-batches go each way
       return std::min(l.stages() - stage, l.micro_batches / 2);
     default:
       return std::min(l.stages() - stage, l.micro_batches);
@@ -147,7 +147,7 @@ std::vector<RankMemory> rank_memory(const PlanModel& m, const Layout& l,
   const std::vector<StageContent> stages = stage_contents(m, l);
   const double expert_weight =
       set.expert_weight_bytes > 0 ? set.expert_weight_bytes : (l.fp8 ? 1 : 2);
-  const double mirrors = l.kind() == PipelineKind::DualPipe && set.mirror_shares_optimizer ? 2 : 1;
+  const double mirrors = l.kind() == ScheduleKind::DualPipe && set.mirror_shares_optimizer ? 2 : 1;
   std::vector<RankMemory> ranks;
   for (Index r = 0; r < l.pipeline; ++r) {
     RankMemory row;

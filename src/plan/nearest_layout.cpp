@@ -30,8 +30,7 @@ std::vector<Index> expert_candidates(const PlanModel& m, Index data) {
 
 // The smallest number that the schedule allows, rounded to what it allows.
 Index least_micro_batches(const Layout& l) {
-  return l.kind() == PipelineKind::DualPipe || l.kind() == PipelineKind::DualPipeV ? 2 * l.pipeline
-                                                                                   : l.stages();
+  return has_two_phases(l.kind()) ? 2 * l.pipeline : l.stages();
 }
 
 // How far a layout is from the one wanted: factors of two between their sizes, and a little for
@@ -155,6 +154,7 @@ Layout example(const PlanModel& m, const Cluster& c, const Layout& wanted) {
 
 Layout complete_layout(const PlanModel& m, const Cluster& c, const Layout& wanted) {
   Layout l = wanted;
+  if (l.schedule == "auto") l.schedule = l.pipeline == 1 || c.devices == 1 ? "1f1b" : "dualpipe";
   fill_as_reported(m, c, l);
   if (l.pipeline > 0 && l.data == 0) l.data = c.devices / l.pipeline;
   if (l.pipeline == 0 || l.expert == 0 || l.micro_batches == 0) {

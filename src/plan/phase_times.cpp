@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "plan/bubble.h"
 #include "plan/flops.h"
 #include "plan/memory.h"
 #include "plan/traffic.h"
@@ -13,14 +14,11 @@ double real(Index n) {
   return static_cast<double>(n);
 }
 
-bool overlaps(const Layout& l) {
-  return l.kind() == PipelineKind::DualPipe || l.kind() == PipelineKind::DualPipeV;
-}
-
 // FLOP of a token in one stage.
 struct StageFlops {
-  double low = 0;   // products in FP8, where the run uses it
-  double high = 0;  // products that stay BF16: head, eh_proj
+  double low = 0;      // products in FP8, where the run uses it, but for
+  double experts = 0;  // those of routed experts
+  double high = 0;     // products that stay BF16: head, eh_proj
   double attention = 0;
   double recomputed = 0;  // in the backward pass, of `low`
 };
@@ -35,12 +33,14 @@ StageFlops stage_flops(const PlanModel& m, const ParameterTable& t, const Layout
   const double module = moe_module ? moe : dense;
   const double n = real(stage.layers() + stage.mtp_modules);
   StageFlops f;
+  f.experts = 2 * expert_load * routed * real(stage.moe_layers + stage.mtp_modules);
   f.low = 2 * (real(stage.dense_layers) * dense + real(stage.moe_layers) * moe +
-               real(stage.mtp_modules) * module);
+               real(stage.mtp_modules) * module) -
+          (moe_module ? f.experts : 0);
   f.high = 2 * ((stage.head ? real(t.head) : 0) +
                 real(stage.mtp_modules) * real(t.mtp_projection + t.head));
   f.attention = n * layer_attention_flops(m, mean_keys(l.sequence, Mask::Causal));
-  if (l.recomputed() == Recompute::Full) f.recomputed = f.low + f.attention;
+  if (l.recomputed() == Recompute::Full) f.recomputed = f.low + f.experts + f.attention;
   if (l.recomputed() == Recompute::Selective && m.attention == AttentionKind::Latent)
     for (const TensorCount& tensor : t.attention_tensors)
       if (tensor.name == "q_b_proj" || tensor.name == "kv_b_proj")
@@ -48,17 +48,47 @@ StageFlops stage_flops(const PlanModel& m, const ParameterTable& t, const Layout
   return f;
 }
 
-StagePhases compute_phases(const Cluster& c, const Layout& l, const PhaseSettings& set,
-                           const StageFlops& f) {
+// Bytes of FP32 rows that a token's forward pass reads and writes between the products of a stage.
+double elementwise_bytes(const PlanModel& m, const StageContent& stage, double expert_load) {
+  const double D = real(m.hidden_size), H = real(m.num_attention_heads);
+  const double K = expert_load * real(m.num_experts_per_tok);
+  const double latents = m.attention == AttentionKind::Latent
+                             ? 2 * real(m.q_lora_rank.value_or(0) + m.kv_lora_rank)
+                             : 0;
+  // Two norms and two sums with the residual; rotation and the layout of heads.
+  const double block = 2 * 2 * D + 2 * 3 * D + latents + 2 * H * real(2 * m.qk_size());
+  const double dense = 3 * real(m.intermediate_size);
+  // Rows sorted by expert and added up again; gate scores.
+  const double moe = 2 * K * D + (K + 1) * D + 2 * real(m.n_routed_experts) +
+                     3 * (K + real(m.n_shared_experts)) * real(m.moe_intermediate_size);
+  const double moe_layers = real(stage.moe_layers + stage.mtp_modules);
+  return 4 * (real(stage.layers() + stage.mtp_modules) * block + real(stage.dense_layers) * dense +
+              moe_layers * moe + (stage.head ? 3 * real(m.vocab_size) : 0));
+}
+
+StagePhases compute_phases(const PlanModel& m, const Cluster& c, const Layout& l,
+                           const PhaseSettings& set, const StageContent& stage,
+                           const ParameterTable& t, double expert_load) {
+  const StageFlops f = stage_flops(m, t, l, stage, expert_load);
   const double T = real(l.micro_batch_tokens());
-  const double high = T / (c.peak_bf16_flops_per_s * set.bf16_efficiency);
+  const auto bf16 = [&](double efficiency) {  // seconds of a FLOP of each token
+    return T / (c.peak_bf16_flops_per_s * (efficiency > 0 ? efficiency : set.bf16_efficiency));
+  };
   const bool fp8 = l.fp8 && c.peak_fp8_flops_per_s > 0;
-  const double low = fp8 ? T / (c.peak_fp8_flops_per_s * set.fp8_efficiency) : high;
-  const double attention = T / (c.peak_bf16_flops_per_s * set.attention_efficiency) * f.attention;
+  const double fp8_flop = fp8 ? T / (c.peak_fp8_flops_per_s * set.fp8_efficiency) : 0;
+  const double high = bf16(0), low = fp8 ? fp8_flop : high;
+  const double experts = fp8 ? fp8_flop : bf16(set.experts_efficiency);
+  const double gradients = bf16(set.gradients_efficiency);
+  const double products = f.low * low + f.experts * experts + f.high * high;
+  const double attention = bf16(set.attention_efficiency) * f.attention;
+  const double between = set.elementwise ? T * elementwise_bytes(m, stage, expert_load) /
+                                               (c.memory_bytes_per_s * set.memory_efficiency)
+                                         : 0;
   StagePhases p;
-  p.forward = f.low * low + f.high * high + attention;
-  p.backward_input = f.low * low + f.high * high + 2 * attention + f.recomputed * low;
-  p.weight = f.low * low + f.high * high;
+  p.forward = products + attention + between;
+  p.backward_input = products + 2 * attention + f.recomputed * low + 2 * between;
+  p.weight = fp8 ? f.low * low + f.experts * experts + f.high * gradients
+                 : (f.low + f.experts + f.high) * gradients;
   return p;
 }
 
@@ -81,17 +111,15 @@ void add_exchange(const PlanModel& m, const Cluster& c, const Layout& l, const P
 }
 
 OpSeconds ops_of(const Cluster& c, const Layout& l, const StagePhases& p) {
-  const double exchange = p.dispatch + p.combine;
+  const auto seconds = [&](OpKind kind) { return alone(op_time(kind, p, p, compute_left(c))); };
   OpSeconds o;
-  o.F = p.forward + exchange;
-  o.BI = p.backward_input + exchange;
-  o.W = p.weight;
-  o.B = o.BI + o.W;
-  const double left = real(c.compute_units - c.communication_units) / real(c.compute_units);
-  const double compute = (p.forward + p.backward_input + p.weight) / (exchange > 0 ? left : 1);
-  o.exchange_bound = 2 * exchange > compute;
-  // Never longer than one after the other.
-  o.FB = overlaps(l) ? std::min(o.F + o.B, std::max(compute, 2 * exchange)) : o.F + o.B;
+  o.F = seconds(OpKind::F);
+  o.B = seconds(OpKind::B);
+  o.BI = seconds(OpKind::BI);
+  o.W = seconds(OpKind::W);
+  o.FB = has_two_phases(l.kind()) ? seconds(OpKind::FB) : o.F + o.B;
+  const OpTime pair = op_time(OpKind::FB, p, p, compute_left(c));
+  o.exchange_bound = pair.hidden_exchange + pair.exchange > pair.compute;
   return o;
 }
 
@@ -101,7 +129,7 @@ void add_step_end(const PlanModel& m, const Cluster& c, const Layout& l, const P
   const double link =
       (l.devices() > c.devices_per_node ? c.link_between_bytes_per_s : c.link_inside_bytes_per_s) *
       set.link_efficiency;
-  const double mirrors = l.kind() == PipelineKind::DualPipe ? 2 : 1;
+  const double mirrors = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
   const auto around = [](double replicas) { return replicas > 1 ? (replicas - 1) / replicas : 0; };
   for (const RankMemory& rank : rank_memory(m, l, memory)) {
     const double bytes =
@@ -130,34 +158,58 @@ OpSeconds mean_ops(const PhaseTimes& times, const std::vector<Index>& hosted) {
   return mean;
 }
 
-double bubble_of(const Layout& l, const OpSeconds& o) {
-  const double PP = real(l.stages());
-  switch (l.kind()) {
-    case PipelineKind::OneFOneB:
-      return (PP - 1) * (o.F + o.B);
-    case PipelineKind::Zb1p:
-      return (PP - 1) * std::max(0.0, o.F + o.B - 2 * o.W);
-    default:
-      return (PP / 2 - 1) * std::max(0.0, o.FB + o.B - 3 * o.W);
-  }
-}
-
-double busy_of(const Layout& l, const OpSeconds& o) {
-  const double PP = real(l.stages()), M = real(l.micro_batches);
-  if (l.kind() == PipelineKind::DualPipe) return (M - PP - 1) * o.FB + (PP + 1) * (o.F + o.B);
-  if (l.kind() == PipelineKind::DualPipeV)  // a rank forwards every micro-batch twice
-    return (2 * M - PP - 1) * o.FB + (PP + 1) * (o.F + o.B);
-  return M * (o.F + o.B);
-}
-
 }  // namespace
+
+PhaseSettings phase_settings(const Cluster& c) {
+  PhaseSettings s;
+  const Efficiency& e = c.efficiency;
+  if (e.products > 0) s.bf16_efficiency = e.products;
+  if (e.attention > 0) s.attention_efficiency = e.attention;
+  if (e.memory > 0) s.memory_efficiency = e.memory;
+  s.experts_efficiency = e.experts;
+  s.gradients_efficiency = e.gradients;
+  s.elementwise = e.products > 0 && e.memory > 0;
+  return s;
+}
+
+double compute_left(const Cluster& c) {
+  return real(c.compute_units - c.communication_units) / real(c.compute_units);
+}
+
+OpTime op_time(OpKind kind, const StagePhases& forward, const StagePhases& backward, double left) {
+  const double there = forward.dispatch + forward.combine;
+  const double back = backward.dispatch + backward.combine;
+  switch (kind) {
+    case OpKind::F:
+      return {forward.forward, there, 0};
+    case OpKind::B:
+      return {backward.backward_input + backward.weight, back, 0};
+    case OpKind::BI:
+      return {backward.backward_input, back, 0};
+    case OpKind::W:
+      return {backward.weight, 0, 0};
+    case OpKind::FB: {
+      const double compute = forward.forward + backward.backward_input + backward.weight;
+      const double exchange = there + back, overlapped = compute / left;
+      if (std::max(overlapped, exchange) < compute + exchange) return {overlapped, 0, exchange};
+      return {compute, exchange, 0};
+    }
+    case OpKind::Comm:
+      break;
+  }
+  return {};
+}
+
+double alone(const OpTime& t) {
+  return std::max(t.compute, t.hidden_exchange) + t.exchange;
+}
 
 PhaseTimes phase_times(const PlanModel& m, const Cluster& c, const Layout& l,
                        const PhaseSettings& set, double expert_load) {
   const ParameterTable t = parameter_table(m);
   PhaseTimes times;
   for (const StageContent& stage : stage_contents(m, l)) {
-    StagePhases p = compute_phases(c, l, set, stage_flops(m, t, l, stage, expert_load));
+    StagePhases p = compute_phases(m, c, l, set, stage, t, expert_load);
     add_exchange(m, c, l, set, stage, expert_load, p);
     times.ops.push_back(ops_of(c, l, p));
     times.stages.push_back(p);
@@ -171,14 +223,14 @@ Layout with_balanced_layers(const PlanModel& m, const Cluster& c, const Layout& 
   const Index S = l.stages(), L = m.num_hidden_layers;
   const ParameterTable t = parameter_table(m);
   const auto seconds = [&](const StageContent& stage) {
-    const StagePhases p = compute_phases(c, l, set, stage_flops(m, t, l, stage, 1));
+    const StagePhases p = compute_phases(m, c, l, set, stage, t, 1);
     return p.forward + p.backward_input + p.weight;
   };
   const StageContent layer = {.dense_layers = m.has_experts() ? 0 : 1,
                               .moe_layers = m.has_experts() ? 1 : 0};
   const StageContent end = {.head = true, .mtp_modules = l.mtp ? m.num_nextn_predict_layers : 0};
-  const double extra = seconds(end) / seconds(layer);  // as many layers
-  const Index at_end = overlaps(l) ? 2 : 1;            // stages of the rank that has the head
+  const double extra = seconds(end) / seconds(layer);     // as many layers
+  const Index at_end = has_two_phases(l.kind()) ? 2 : 1;  // stages of the rank that has the head
   const Index others = S - at_end;
   if (others < 1) return l;
   // Layers, or as much work, of the slowest rank when the one with the head has `own` layers. What
@@ -207,7 +259,10 @@ StepEstimate estimate_step(const PlanModel& m, const Cluster& c, const Layout& l
   StepEstimate e;
   for (Index r = 0; r < l.pipeline; ++r) {
     const OpSeconds o = mean_ops(times, hosted_stages(l, r));
-    const double bubble = bubble_of(l, o), pipeline = bubble + busy_of(l, o);
+    const BubbleFormula f =
+        bubble_formula(PipelineSize{l.kind(), l.pipeline, l.micro_batches}, {o.F, o.B, o.W, o.FB});
+    const double bubble = std::max(0.0, f.bubble - f.gain);
+    const double pipeline = f.makespan - f.bubble + bubble;
     if (pipeline <= e.pipeline_s) continue;
     e.pipeline_s = pipeline;
     e.bubble_s = bubble;
@@ -217,8 +272,7 @@ StepEstimate estimate_step(const PlanModel& m, const Cluster& c, const Layout& l
   e.optimizer_s = *std::max_element(times.optimizer.begin(), times.optimizer.end());
   e.step_s = e.pipeline_s + e.gradients_s + e.optimizer_s;
   e.tokens_per_s_per_device = l.tokens_per_step() / e.step_s / real(l.devices());
-  e.mfu = e.tokens_per_s_per_device *
-          flops_per_token(m, {.sequence = l.sequence, .mtp = l.mtp}).train() /
+  e.mfu = e.tokens_per_s_per_device * flops_per_token(m, {.sequence = l.sequence}).train() /
           c.peak_bf16_flops_per_s;
   return e;
 }

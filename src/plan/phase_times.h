@@ -3,6 +3,8 @@
 //
 //   F    2 x matrix parameters x T / (peak x efficiency) + attention / (BF16 peak x efficiency)
 //   BI   as F, attention twice, and what is recomputed        W    the products of F once more
+//   between products   bytes of norms, rotation, SwiGLU, sorting of rows, softmax and loss / memory
+//                      bandwidth, where efficiencies were measured of the products alone
 //   dispatch, combine   bytes of T tokens / bandwidth: over both links, the slower counts
 //                       (rows cross the inner link while others cross the outer one)
 //
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "plan/layout.h"
+#include "plan/simulate.h"
 
 namespace minke {
 
@@ -24,21 +27,15 @@ struct PhaseSettings {
   double attention_efficiency = 0.4;
   double link_efficiency = 1;      // of the cluster's bandwidths, which are effective ones
   double memory_efficiency = 0.8;  // of optimiser steps
-
-  template <class Visitor>
-  void visit(Visitor& field) {
-    field("fp8-efficiency", fp8_efficiency, "share of the FP8 peak that products reach, assumed",
-          between(0.001, 1));
-    field("bf16-efficiency", bf16_efficiency, "share of the BF16 peak that products reach, assumed",
-          between(0.001, 1));
-    field("attention-efficiency", attention_efficiency,
-          "share of the BF16 peak that attention reaches, assumed", between(0.001, 1));
-    field("link-efficiency", link_efficiency, "share of the cluster's bandwidths",
-          between(0.001, 1));
-    field("memory-efficiency", memory_efficiency, "share of the memory bandwidth, assumed",
-          between(0.001, 1));
-  }
+  // Measured on a machine; without them, products are as above and the work between them counts as
+  // a part of those.
+  double experts_efficiency = 0;    // of the BF16 peak; 0: as bf16_efficiency
+  double gradients_efficiency = 0;  // of the BF16 peak, for W; 0: as bf16_efficiency
+  bool elementwise = false;         // count what reads and writes memory between products, in FP32
 };
+
+// The assumed ones, where the cluster has no measured ones (Cluster::efficiency).
+PhaseSettings phase_settings(const Cluster& cluster);
 
 // Seconds of one micro-batch on one stage.
 struct StagePhases {
@@ -48,6 +45,16 @@ struct StagePhases {
   double dispatch = 0, combine = 0;  // of the forward pass; the backward pass has the same again
   double message = 0;                // to the next stage
 };
+
+// Share of the compute units that communication leaves while it runs.
+double compute_left(const Cluster& cluster);
+
+// An operation of the schedule for the simulation, given the stages whose micro-batches go forward
+// and backward. A pair hides its exchanges on the units left, unless that takes longer than one
+// after the other.
+OpTime op_time(OpKind kind, const StagePhases& forward, const StagePhases& backward, double left);
+// Seconds of an operation when nobody is waited for.
+double alone(const OpTime& time);
 
 // Durations in the words of the schedules: F, B (whole), BI, W alone, FB an overlapped pair.
 struct OpSeconds {
@@ -66,17 +73,14 @@ struct PhaseTimes {
 PhaseTimes phase_times(const PlanModel& model, const Cluster& cluster, const Layout& layout,
                        const PhaseSettings& settings, double expert_load = 1);
 
-// Step of the closed forms of golden/dualpipe (arXiv 2412.19437, table 2), with the mean of the two
-// stages of a rank, and the slowest rank:
-//   1F1B      M (F + B) + (PP - 1) (F + B)          ZB1P   M (F + B) + (PP - 1) (F + B - 2 W)
-//   DualPipe  (PP/2 - 1) (FB + B - 3 W) + (M - PP - 1) FB + (PP + 1) (F + B)
-// M: forwards of a rank. Equal stages and instantaneous messages; `bubble` is the first or last
-// term, which the published table gives.
+// Step by the closed form of the schedule (plan/bubble.h, corrected where that is known), with the
+// mean of the two stages of a rank, and the slowest rank. Equal stages, instantaneous messages;
+// outside of the formula's region an estimate.
 struct StepEstimate {
   double step_s = 0;
   double pipeline_s = 0, bubble_s = 0, gradients_s = 0, optimizer_s = 0;
   bool exchange_bound = false;
-  double mfu = 0;  // causal, with what the layout computes, against the BF16 peak
+  double mfu = 0;  // causal, without recomputation and MTP, of the BF16 peak
   double tokens_per_s_per_device = 0;
 };
 // The layout with layers moved away from the stage that has the head and the MTP modules (with

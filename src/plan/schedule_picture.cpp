@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/error.h"
 #include "page/chrome_trace.h"
 
 namespace minke {
@@ -110,6 +111,17 @@ char letter(OpKind kind) {
 }
 
 }  // namespace
+
+void check_drawable(const Schedule& schedule) {
+  constexpr std::size_t kMostSpans = 400'000;
+  std::size_t n = 0;
+  for (const auto& ops : schedule.ranks) n += ops.size();
+  if (n > kMostSpans)
+    throw ConfigError(
+        fmt::format("{} operations are too many for a picture (at most {}); use fewer ranks or "
+                    "micro-batches, or --trace",
+                    n, kMostSpans));
+}
 
 page::Timeline schedule_timeline(const PictureSource& source) {
   page::Timeline t;

@@ -23,6 +23,10 @@ struct PictureSource {
   FunctionRef<double(int rank, const ScheduleOp& op)> compute_time;
 };
 
+// A browser shows some hundred thousand spans. ConfigError when `schedule` has more; the trace has
+// no such end.
+void check_drawable(const Schedule& schedule);
+
 // Forward, backward, input and weight gradients in their colours, the second phase paler; a pair as
 // two halves, the forward above; COMM where it takes time.
 page::Timeline schedule_timeline(const PictureSource& source);

@@ -10,8 +10,6 @@
 namespace minke {
 namespace {
 
-constexpr std::size_t kMaxOperations = std::size_t{1} << 26;  // begin and end of each: 1 GiB
-
 std::string describe(int rank, std::size_t op, const ScheduleOp& o) {
   return fmt::format("rank {}, operation {} ({})", rank, op, name_of(o.kind));
 }

@@ -52,6 +52,9 @@ enum class Messages {
             // takes its time from when both ends have posted it
 };
 
+// Of all ranks that a simulation keeps begin and end of: 1 GiB.
+inline constexpr std::size_t kMaxOperations = std::size_t{1} << 26;
+
 struct SimulationOptions {
   Index n_replicas = 1;    // R
   Index expert_group = 1;  // G; divides R

@@ -53,7 +53,7 @@ Index most_nodes(const PlanModel& m, Index nodes) {
 // Every micro-batch crosses stages - 1 boundaries, forward and back; dualpipev turns round inside
 // the last rank.
 double pipeline_bytes_per_token(const PlanModel& m, const Layout& l) {
-  const Index local = l.kind() == PipelineKind::DualPipeV ? 1 : 0;
+  const Index local = l.kind() == ScheduleKind::DualPipeV ? 1 : 0;
   return 2 * real(l.stages() - 1 - local) * pipeline_message_bytes(m, 1);
 }
 
@@ -68,7 +68,7 @@ struct HeldOnAverage {
 HeldOnAverage held_on_average(const PlanModel& m, const Layout& l) {
   const ParameterTable t = parameter_table(m);
   const double modules = l.mtp ? real(t.n_mtp) : 0;
-  const double copies = l.kind() == PipelineKind::DualPipe ? 2 : 1;
+  const double copies = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
   const double moe_layers = real(t.n_moe_layers) + (m.has_experts() ? modules : 0);
   HeldOnAverage h;
   h.expert =
@@ -160,7 +160,7 @@ std::vector<TrafficRow> step_traffic(const PlanModel& m, const Cluster& c, const
     add("pipeline", l.devices() > c.devices_per_node, bytes, tokens * bytes);
   }
   const HeldOnAverage held = held_on_average(m, l);
-  const double mirrors = l.kind() == PipelineKind::DualPipe ? 2 : 1;
+  const double mirrors = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
   const double bytes = sync_bytes(held.other, mirrors * real(l.data), 2) +
                        sync_bytes(held.expert, mirrors * real(l.expert_replicas()), l.fp8 ? 1 : 2);
   if (bytes > 0)
