@@ -29,7 +29,7 @@ class Measurements {
   // pair; the backward has three of the width of keys (scores again, dq, dk) and two of values'.
   void expanded(const char* model, Index sequences, Index T) {
     T = std::max<Index>(1, T / bench_.smaller);
-    const AttentionShape s = model_config(model).expanded_attention();
+    const AttentionShape s = benchmark_model(model).expanded_attention();
     const Index rows = sequences * T;
     const double scale = 1 / std::sqrt(static_cast<double>(s.qk));
     const Tensor q = normal(rows, s.n_heads * s.qk), k = normal(rows, s.n_heads * s.qk),
@@ -65,7 +65,7 @@ class Measurements {
   // One token over `context` rows of a BF16 cache; enough caches in turn that each is in memory.
   void absorbed(const char* model, Index context) {
     context = std::max<Index>(1, context / bench_.smaller);
-    const ModelConfig c = model_config(model);
+    const ModelConfig c = benchmark_model(model);
     const AttentionShape s = c.absorbed_attention();
     const Index width = c.cache_row(), pages = (context + kKeyTile - 1) / kKeyTile;
     const Index of_cache = pages * kKeyTile * width * 2;

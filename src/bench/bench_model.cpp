@@ -80,7 +80,7 @@ BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
 }
 
 BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
-  if (const auto config = find_model_config(choice.model))
+  if (const auto config = find_benchmark_model(choice.model))
     return open_random(choice, *config, attention);
   check_directory(choice.model);
   if (choice.weights != "auto")
@@ -97,7 +97,7 @@ BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
 
 ModelSummary summarize_model(const std::string& model) {
   ModelSummary s;
-  if (const auto config = find_model_config(model)) {
+  if (const auto config = find_benchmark_model(model)) {
     s.name = model;
     s.config = *config;
     s.storage = LinearStorage::E4m3;

@@ -50,7 +50,7 @@ Inputs make_inputs(const Model& layer, Index tokens, double enough_bytes) {
 }  // namespace
 
 std::vector<Result> moe_results(const MoeBench& bench) {
-  ModelConfig config = model_config(bench.choice.model);
+  ModelConfig config = benchmark_model(bench.choice.model);
   config.num_hidden_layers = 1;
   config.first_k_dense_replace = 0;
   config.vocab_size = 16;  // the layer alone

@@ -21,7 +21,7 @@ std::vector<std::int32_t> random_tokens(Index n, Index vocab) {
 }  // namespace
 
 std::vector<Result> train_results(const TrainBench& bench) {
-  const ModelConfig config = model_config(bench.model);
+  const ModelConfig config = benchmark_model(bench.model);
   const Compute compute = parse_compute(bench.compute);
   TrainState state =
       begin_training(config, initial_parameters(config, 1), MomentType::Bf16, compute);

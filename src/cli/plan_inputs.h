@@ -108,6 +108,7 @@ inline std::string bytes_text(double bytes) {
 // Each adds its subcommands.
 void add_plan_cost(CLI::App& plan);
 void add_plan_time(CLI::App& plan);
+void add_plan_calibrate(CLI::App& plan);
 void add_plan_serve(CLI::App& plan);
 void add_plan_search(CLI::App& plan);
 

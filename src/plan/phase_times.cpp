@@ -86,7 +86,10 @@ StagePhases compute_phases(const PlanModel& m, const Cluster& c, const Layout& l
                                          : 0;
   StagePhases p;
   p.forward = products + attention + between;
-  p.backward_input = products + 2 * attention + f.recomputed * low + 2 * between;
+  // Scores again, gradients of queries and keys; those of probabilities and values.
+  const double qk = real(m.qk_size()), value = real(m.value_size());
+  p.backward_input =
+      products + attention * (3 * qk + 2 * value) / (qk + value) + f.recomputed * low + 2 * between;
   p.weight = fp8 ? f.low * low + f.experts * experts + f.high * gradients
                  : (f.low + f.experts + f.high) * gradients;
   return p;

@@ -2,7 +2,8 @@
 // simulated or for its closed form.
 //
 //   F    2 x matrix parameters x T / (peak x efficiency) + attention / (BF16 peak x efficiency)
-//   BI   as F, attention twice, and what is recomputed        W    the products of F once more
+//   BI   as F, attention (3 QK + 2 V) / (QK + V) times (scores are never kept), and what is
+//        recomputed                                           W    the products of F once more
 //   between products   bytes of norms, rotation, SwiGLU, sorting of rows, softmax and loss / memory
 //                      bandwidth, where efficiencies were measured of the products alone
 //   dispatch, combine   bytes of T tokens / bandwidth: over both links, the slower counts
@@ -24,7 +25,7 @@ struct PhaseSettings {
   // follow from the step parts of arXiv 2505.09343, table 4.
   double fp8_efficiency = 0.3;
   double bf16_efficiency = 0.6;
-  double attention_efficiency = 0.4;
+  double attention_efficiency = 0.5;
   double link_efficiency = 1;      // of the cluster's bandwidths, which are effective ones
   double memory_efficiency = 0.8;  // of optimiser steps
   // Measured on a machine; without them, products are as above and the work between them counts as

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "model/benchmark_models.h"
 
 namespace minke {
 namespace {
@@ -140,6 +141,12 @@ PlanModel deepseek_67b() {
                      {102400, 8192, 95, 64, 8, 22016, 4096});
 }
 
+PlanModel benchmark(const char* name) {
+  PlanModel m = plan_model_of(benchmark_model(name), name);
+  m.source = "a benchmark's model (model/benchmark_models.h)";
+  return m;
+}
+
 struct Preset {
   const char* name;
   PlanModel (*make)();
@@ -151,7 +158,10 @@ constexpr Preset kPresets[] = {{"deepseek-v3", deepseek_v3},
                                {"llama-3.1-405b", llama_405b},
                                {"llama-3.1-70b", llama_70b},
                                {"qwen2.5-72b", qwen_72b},
-                               {"deepseek-67b", deepseek_67b}};
+                               {"deepseek-67b", deepseek_67b},
+                               {"mini", [] { return benchmark("mini"); }},
+                               {"moonlight-9l", [] { return benchmark("moonlight-9l"); }},
+                               {"v3-slice", [] { return benchmark("v3-slice"); }}};
 
 // Counts are 64-bit integers: refuses what could overflow them.
 void refuse_absurd(const PlanModel& m, const std::string& where) {
