@@ -1,8 +1,10 @@
 // minke plan cost, failures: hours and dollars of training, and how much of them failures take.
 #include "base/error.h"
 #include "cli/plan_inputs.h"
+#include "cli/plan_pictures.h"
 #include "plan/cost.h"
 #include "plan/failures.h"
+#include "plan/page_blocks.h"
 #include "plan/report_facts.h"
 
 namespace minke {
@@ -13,6 +15,7 @@ using Json = nlohmann::ordered_json;
 struct CostInputs : PlanInputs {
   std::optional<double> tokens, mfu, price;
   std::int64_t sequence = 4096;
+  std::optional<std::string> html;
   template <class Visitor>
   void visit(Visitor& field) {
     field("tokens", tokens, "of training (default: 14.8e12)", above(0));
@@ -20,6 +23,7 @@ struct CostInputs : PlanInputs {
           above(0));
     field("price", price, "US dollars a device hour (default: the cluster's)", at_least(0));
     field("sequence", sequence, "tokens of a sequence", between(1, 1 << 24));
+    field("html", html, "write a page of the tables");
   }
 };
 
@@ -62,6 +66,17 @@ void cost(const CostInputs& in) {
   const RunCost whole = run(tokens), trillion = run(1e12);
   const std::vector<CostRow> table = report_table(cluster_preset("h800x2048"));
   const double llama = facts::kLlama405bHours / table.back().cost.hours;
+  if (in.html) {
+    page::HtmlPage page(fmt::format("Cost of training {} on {}", m.name, c.name));
+    page.paragraph(
+        fmt::format("{:.2f} GFLOP a token, {:.1f} % of the BF16 peak, {} USD a device hour.",
+                    flops / 1e9, mfu * 100, c.price_per_device_hour));
+    page.table(cost_table({{"this run", tokens, whole}, {"a trillion tokens", 1e12, trillion}}));
+    page.heading("DeepSeek-V3 as reported, 2048 H800");
+    page.table(cost_table(table));
+    write_page(*in.html, page.finish());
+    if (!in.json) return;
+  }
   if (in.json) {
     Json rows = Json::array();
     for (const CostRow& row : table) {

@@ -3,9 +3,11 @@
 
 #include "base/error.h"
 #include "cli/plan.h"
+#include "cli/plan_pictures.h"
 #include "plan/cache_bytes.h"
 #include "plan/flops.h"
 #include "plan/memory.h"
+#include "plan/page_blocks.h"
 #include "plan/traffic.h"
 #include "plan/values.h"
 
@@ -139,6 +141,7 @@ void add_params(CLI::App& plan) {
 
 struct MemoryInputs : PlanInputs {
   MemorySettings settings;
+  std::optional<std::string> html;
 };
 
 Json memory_json(const Cluster& c, const Layout& l, const MemorySettings& set,
@@ -196,17 +199,38 @@ void print_memory(const PlanModel& m, const Cluster& c, const Layout& l, const M
       "keeps, buffers\n");
 }
 
+std::string memory_page(const PlanModel& m, const Cluster& c, const Layout& l,
+                        const std::vector<RankMemory>& ranks) {
+  page::HtmlPage page(fmt::format("Memory of {} on {}", m.name, c.name));
+  page.paragraph(l.flags());
+  page.paragraph(fmt::format("GB of the {:.0f} of a device.", c.memory_bytes / 1e9));
+  page.bars(memory_bars(ranks));
+  if (m.has_experts() && m.n_moe_layers() > 0) {
+    page.heading("Kept of a token in an MoE layer");
+    page::Table parts{{"part", "bytes"}, {}};
+    for (const ActivationPart& part : activation_parts(m, true, l.recomputed(), l.fp8))
+      parts.rows.push_back({part.name, fmt::format("{:.0f}", part.bytes)});
+    page.table(parts);
+  }
+  return page.finish();
+}
+
 void add_memory(CLI::App& plan) {
   const auto in = std::make_shared<MemoryInputs>();
   CLI::App* command = plan.add_subcommand(
       "memory",
       "bytes on every pipeline rank: weights, gradients, optimiser, activations, buffers");
   add_plan_flags(*command, *in, PlanFlags::Layout);
+  command->add_option("--html", in->html, "write a page: memory of every rank by part");
   command->callback([in] {
     const PlanModel m = plan_model(in->model);
     const Cluster c = cluster(in->cluster);
     const Layout l = complete_layout(m, c, in->layout);
     const std::vector<RankMemory> ranks = rank_memory(m, l, in->settings);
+    if (in->html) {
+      write_page(*in->html, memory_page(m, c, l, ranks));
+      if (!in->json) return;
+    }
     in->json ? print_json(memory_json(c, l, in->settings, ranks))
              : print_memory(m, c, l, in->settings, ranks);
   });

@@ -22,34 +22,42 @@ void search(const SearchInputs& in) {
   const Cluster c = cluster(in.cluster);
   const SearchResult result = search_layouts(m, c, in.search, in.phases.settings(c));
   if (in.json) {
-    Json j = {{"tried", result.tried}, {"fit", result.fit}, {"layouts", Json::array()}};
+    Json j = {{"looked_at", result.looked_at},
+              {"tried", result.tried},
+              {"fit", result.fit},
+              {"dropped", result.dropped},
+              {"layouts", Json::array()}};
     for (const RankedLayout& r : result.best)
-      j["layouts"].push_back({{"layout", layout_json(r.layout)},
-                              {"step_s", r.step.step_s},
-                              {"bubble_s", r.step.bubble_s},
-                              {"gradients_s", r.step.gradients_s},
-                              {"optimizer_s", r.step.optimizer_s},
-                              {"tokens_per_s_per_device", r.step.tokens_per_s_per_device},
-                              {"mfu", r.step.mfu},
-                              {"memory_share", r.memory_share},
-                              {"bound", r.bound}});
+      j["layouts"].push_back(
+          {{"layout", layout_json(r.layout)},
+           {"step_s", r.step.step_s},
+           {"simulated_step_s", r.simulated_s > 0 ? Json(r.simulated_s) : Json()},
+           {"bubble_s", r.step.bubble_s},
+           {"gradients_s", r.step.gradients_s},
+           {"optimizer_s", r.step.optimizer_s},
+           {"tokens_per_s_per_device", r.step.tokens_per_s_per_device},
+           {"mfu", r.step.mfu},
+           {"memory_share", r.memory_share},
+           {"bound", r.bound}});
     return print_json(j);
   }
-  fmt::print("{} on {}: {} layouts, {} fit; batch {} of {} tokens\n\n", m.name, c.name,
-             result.tried, result.fit, in.search.batch, in.search.sequence);
+  fmt::print("{} on {}: {} layouts looked at, {} fit; batch {} of {} tokens\n", m.name, c.name,
+             result.looked_at, result.fit, in.search.batch, in.search.sequence);
+  for (const auto& [why, n] : result.dropped) fmt::print("  {:>7} {}\n", n, why);
+  fmt::print("\n");
   fmt::print("{:>4} {:>4} {:>6} {:>7} {:>6} {:<10}{:<10}{:>8} {:>9} {:>6} {:>7}  {}\n", "pipe",
-             "exp", "data", "micro", "batch", "schedule", "recompute", "step s", "tokens/s", "MFU",
+             "exp", "data", "micro", "batch", "schedule", "recompute", "step s", "simul.", "MFU",
              "memory", "bound");
   for (const RankedLayout& r : result.best)
     fmt::print(
-        "{:>4} {:>4} {:>6} {:>7} {:>6} {:<10}{:<10}{:>8.3f} {:>9.1f} {:>4.1f} % {:>5.0f} %  {}\n",
+        "{:>4} {:>4} {:>6} {:>7} {:>6} {:<10}{:<10}{:>8.3f} {:>9} {:>4.1f} % {:>5.0f} %  {}\n",
         r.layout.pipeline, r.layout.expert, r.layout.data, r.layout.micro_batches,
         r.layout.micro_batch, r.layout.schedule, r.layout.recompute, r.step.step_s,
-        r.step.tokens_per_s_per_device, r.step.mfu * 100, r.memory_share * 100, r.bound);
+        r.simulated_s > 0 ? fmt::format("{:.3f}", r.simulated_s) : "-",
+        (r.simulated_s > 0 ? r.simulated_mfu : r.step.mfu) * 100, r.memory_share * 100, r.bound);
   fmt::print(
-      "\nclosed form of each schedule with assumed efficiencies; tokens/s of one device; layers "
-      "per "
-      "stage of each with --json\n");
+      "\nstep: closed form of the schedule; simul.: simulated (--simulate N). Efficiencies are "
+      "assumed unless the cluster file has measured ones; layers of each stage with --json\n");
 }
 
 }  // namespace

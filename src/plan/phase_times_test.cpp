@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "base/error.h"
 #include "plan/search.h"
 
@@ -83,7 +85,32 @@ TEST(Search, RankedByTokensWithinMemory) {
     EXPECT_EQ(r.best[i].layout.batch_sequences(), 15360);
     EXPECT_FALSE(r.best[i].bound.empty());
     const RankedLayout& before = r.best[i > 0 ? i - 1 : 0];
-    EXPECT_LE(r.best[i].step.tokens_per_s_per_device, before.step.tokens_per_s_per_device);
+    EXPECT_GE(r.best[i].step.step_s, before.step.step_s);
+  }
+}
+
+TEST(Search, ThousandsOfLayoutsInSecondsAndWhyTheyFellOut) {
+  SearchSettings search;
+  search.keep = 10000;
+  search.batch = 16384;
+  const auto begin = std::chrono::steady_clock::now();
+  const SearchResult r = search_layouts(v3(), cluster_preset("h800x1024"), search, {});
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  EXPECT_GT(r.tried, 1000);
+  EXPECT_LT(seconds.count() / static_cast<double>(r.tried), 60.0 / 10000);
+  Index sum = r.fit;
+  for (const auto& [why, n] : r.dropped) sum += n;
+  EXPECT_EQ(sum, r.looked_at);
+}
+
+TEST(Search, SimulationRanksTheBestAgain) {
+  SearchSettings search;
+  search.simulate = 12;
+  const SearchResult r = search_layouts(v3(), h800(), search, {});
+  ASSERT_EQ(r.best.size(), 12u);
+  for (std::size_t i = 0; i < r.best.size(); ++i) {
+    EXPECT_GT(r.best[i].simulated_s, 0.7 * r.best[i].step.step_s);
+    EXPECT_GE(r.best[i].simulated_s, r.best[i > 0 ? i - 1 : 0].simulated_s);
   }
 }
 
