@@ -139,8 +139,8 @@ void add_step_end(const PlanModel& m, const Cluster& c, const Layout& l, const P
         rank.other_params * (4 + 2) * around(mirrors * real(l.data)) +
         rank.expert_params * (4 + (l.fp8 ? 1 : 2)) * around(mirrors * real(l.expert_replicas()));
     times.gradients.push_back(bytes / link);
-    // Gradients of the shard are read; master and moments are read and written.
-    const double moved = 2.5 * rank.optimizer + rank.gradients;
+    // Gradients are read for their norm and again; master and moments are read and written.
+    const double moved = 2.5 * rank.optimizer + 2 * rank.gradients;
     times.optimizer.push_back(moved / (c.memory_bytes_per_s * set.memory_efficiency));
   }
 }
