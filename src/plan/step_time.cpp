@@ -1,6 +1,10 @@
 #include "plan/step_time.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+
+#include "base/error.h"
 
 namespace minke {
 namespace {
@@ -67,6 +71,16 @@ class StageOperations {
   double left_;
 };
 
+// The schedule's own complaint speaks of chunks.
+Schedule schedule_of(const Layout& l) {
+  try {
+    return make_schedule(l.kind(), l.pipeline, l.micro_batches);
+  } catch (const ConfigError& e) {
+    throw ConfigError(
+        fmt::format("micro-batches {} cannot be simulated: {}", l.micro_batches, e.what()));
+  }
+}
+
 // Replicas that are simulated: one where all are the same.
 Index simulated_replicas(const Layout& l, const LoadSpread& loads, const Schedule& schedule) {
   if (loads.spread == 0) return 1;
@@ -120,7 +134,7 @@ StepTime step_time(const PlanModel& m, const Cluster& c, const Layout& l, const 
   StepTime step;
   step.layout = l;
   step.phases = phase_times(m, c, l, set);
-  step.schedule = make_schedule(l.kind(), l.pipeline, l.micro_batches);
+  step.schedule = schedule_of(l);
   const StageOperations operations(m, c, l, set, loads, step.schedule);
   const Index replicas = simulated_replicas(l, loads, step.schedule);
   const auto times = [&](int rank, const ScheduleOp& op, std::span<OpTime> out) {
