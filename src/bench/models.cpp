@@ -3,6 +3,7 @@
 #include "model/parameters.h"
 
 namespace minke::bench {
+
 double training_flop_per_token(const ModelConfig& c, Index length) {
   const auto active = static_cast<double>(count_parameters(c).active);
   const auto attention = static_cast<double>(c.num_hidden_layers * c.num_attention_heads *
