@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The benchmark model `mini` in plain PyTorch, to train against `minke bench train`.
 
-usage: pytorch_mini.py [--minke PATH] [--rounds N]      Debian: apt install python3-torch
+usage: pytorch_mini.py [--minke PATH] [--rounds N]      Debian: apt install python3-torch libopenblas0-pthread
 
 Sequence 512, batch 8, AdamW, random tokens. Rounds of PyTorch in FP32, PyTorch in BF16 autocast and
 `minke bench train` take turns; printed are medians of tokens/s and of the ratios of each round.
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -156,6 +157,7 @@ def main():
     parser.add_argument("--minke", default="build/release/minke")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     forms = {"PyTorch FP32": Training(False).tokens_per_s, "PyTorch BF16": Training(True).tokens_per_s,
              "minke BF16": lambda: minke_tokens_per_s(options.minke)}
     for warm_up in list(forms.values())[:2]:
