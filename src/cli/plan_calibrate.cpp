@@ -43,6 +43,13 @@ void calibrate(const CalibrateInputs& in) {
       "products {:.2f}, experts {:.2f}, weight gradients {:.2f}, attention {:.2f} of the BF16 "
       "peak; streams {:.2f}, weights {:.2f} of the bandwidth\n",
       e.products, e.experts, e.gradients, e.attention, e.memory, e.weights);
+  if (e.products_fp8 > 0)
+    fmt::print("from FP8 weights: products {:.2f} of the peak, weights {:.2f} of the bandwidth\n",
+               e.products_fp8, e.weights_fp8);
+  if (e.moe_weights > 0)
+    fmt::print(
+        "experts of a prompt: products {:.2f} of the peak, weights {:.2f} of the bandwidth\n",
+        e.moe_products, e.moe_weights);
 }
 
 }  // namespace

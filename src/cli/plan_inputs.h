@@ -111,5 +111,6 @@ void add_plan_time(CLI::App& plan);
 void add_plan_calibrate(CLI::App& plan);
 void add_plan_serve(CLI::App& plan);
 void add_plan_search(CLI::App& plan);
+void add_plan_generate(CLI::App& plan);
 
 }  // namespace minke

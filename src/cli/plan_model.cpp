@@ -330,6 +330,7 @@ void add_plan_model_commands(CLI::App& plan) {
   add_plan_cost(plan);
   add_plan_serve(plan);
   add_plan_search(plan);
+  add_plan_generate(plan);
   add_plan_calibrate(plan);
   add_values(plan);
 }

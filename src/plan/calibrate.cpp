@@ -72,6 +72,24 @@ double mean_share(const std::vector<BenchLine>& lines) {
   return ideal > 0 ? std::min(1.0, work / ideal) : 0;
 }
 
+// Relative least squares of  seconds = weights / (bandwidth e) + flop / (peak e')  over the layers
+// of experts that were measured with several rows. Shares stay within (0, 1].
+void fit_experts(const std::vector<BenchLine>& lines, const Cluster& c, Efficiency& e) {
+  double bb = 0, bf = 0, ff = 0, b = 0, f = 0;
+  for (const BenchLine& line : lines) {
+    if (!(line.seconds > 0) || line.shape == "1") continue;
+    const double x = line.bytes / c.memory_bytes_per_s / line.seconds;
+    const double y = line.flop / c.peak_bf16_flops_per_s / line.seconds;
+    bb += x * x, bf += x * y, ff += y * y, b += x, f += y;
+  }
+  const double determinant = bb * ff - bf * bf;
+  if (!(determinant > 1e-9 * bb * ff)) return;  // fewer than two different lines
+  const double slower_weights = std::max(1.0, (b * ff - f * bf) / determinant);
+  const double slower_products = std::max(1.0, (f - slower_weights * bf) / ff);
+  e.moe_weights = 1 / slower_weights;
+  e.moe_products = 1 / slower_products;
+}
+
 void check_same_machine(const std::vector<BenchRun>& runs) {
   for (const BenchRun& run : runs)
     if (run.processor != runs[0].processor || run.isa != runs[0].isa ||
@@ -147,9 +165,12 @@ Cluster calibrated_cluster(const std::vector<BenchRun>& runs, double memory_byte
   const std::vector<BenchLine> gradients = chosen(lines, [](const BenchLine& l) {
     return (l.name == "gradient" || l.name == "gradient experts") && l.form == "bf16";
   });
-  const std::vector<BenchLine> one_row = chosen(lines, [](const BenchLine& l) {
-    return l.name == "linear from memory" && l.shape.rfind("1 x ", 0) == 0;
-  });
+  const auto one_row = [&](const char* form) {
+    return chosen(lines, [&](const BenchLine& l) {
+      return l.name == "linear from memory" && l.shape.rfind("1 x ", 0) == 0 && l.form == form;
+    });
+  };
+  const std::vector<BenchLine> rows = one_row("bf16");
 
   Cluster c;
   c.name = runs[0].processor;
@@ -163,7 +184,7 @@ Cluster calibrated_cluster(const std::vector<BenchRun>& runs, double memory_byte
     if (line.name == "read bandwidth")
       c.memory_bytes_per_s = std::max(c.memory_bytes_per_s, line.limit);
   if (c.memory_bytes_per_s == 0)
-    c.memory_bytes_per_s = needed(median_limit(one_row), "\"linear from memory\" of one row");
+    c.memory_bytes_per_s = needed(median_limit(rows), "\"linear from memory\" of one row");
   c.link_inside_bytes_per_s = c.link_between_bytes_per_s = c.memory_bytes_per_s;
   c.price_per_device_hour = price_per_device_hour;
 
@@ -178,7 +199,11 @@ Cluster calibrated_cluster(const std::vector<BenchRun>& runs, double memory_byte
   e.attention = std::min(
       1.0, mean_share(like_attention) * median_limit(like_attention) / c.peak_bf16_flops_per_s);
   e.memory = needed(mean_share(beginning("pack")), "\"pack\"");
-  e.weights = mean_share(one_row);
+  e.weights = mean_share(rows);
+  e.weights_fp8 = mean_share(one_row("e4m3"));
+  e.products_fp8 = mean_share(
+      chosen(lines, [](const BenchLine& l) { return l.name == "linear" && l.form == "e4m3"; }));
+  fit_experts(beginning("moe "), c, e);
   return c;
 }
 

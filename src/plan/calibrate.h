@@ -9,7 +9,8 @@
 //   products reach, of the
 //               FP32 limit, as attention computes in FP32
 //   memory      "pack...": streams that are read and written
-//   weights     "linear from memory" of one row
+//   weights     "linear from memory" of one row, in BF16 and in E4M3; products from E4M3: "linear"
+//   experts of a prompt  "moe MODEL" with several rows: two rates by least squares (Efficiency)
 //   bandwidth   "read bandwidth" where there is one; else the limit of those
 //
 // Lines of training, decoding and prefill are not used: those are what is predicted.

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/error.h"
+#include "plan/one_device.h"
 #include "plan/step_time.h"
 
 namespace minke {
@@ -58,6 +61,38 @@ TEST(Calibrate, MeasuredAttentionAndBandwidthCountMore) {
   const Cluster c = calibrated_cluster({machine(), more}, 32e9, 1);
   EXPECT_NEAR(c.efficiency.attention, 0.25, 1e-12);
   EXPECT_EQ(c.memory_bytes_per_s, 6e10);
+}
+
+// Lines made from two rates give those rates again.
+TEST(Calibrate, ExpertsTakeInWeightsAndMultiply) {
+  BenchRun more = machine();
+  for (const double tokens : {1.0, 8.0, 64.0, 512.0}) {
+    BenchLine line = flop_line("moe mini", "e4m3", 1e12, 0.1);
+    line.shape = std::to_string(static_cast<int>(tokens));
+    line.bytes = 1e6 * (1 + std::log(tokens));
+    line.flop = 1e7 * tokens;
+    line.seconds = line.bytes / (0.25 * 5e10) + line.flop / (0.5 * 1e12);
+    more.lines.push_back(line);
+  }
+  const Efficiency e = calibrated_cluster({more}, 32e9, 1).efficiency;
+  EXPECT_NEAR(e.moe_weights, 0.25, 1e-9);
+  EXPECT_NEAR(e.moe_products, 0.5, 1e-9);
+  EXPECT_EQ(calibrated_cluster({machine()}, 32e9, 1).efficiency.moe_weights, 0);
+}
+
+TEST(Calibrate, FormsOfWeightsAreKeptApart) {
+  BenchRun more = machine();
+  BenchLine row = byte_line("linear from memory", 5e10, 0.6);
+  row.form = "e4m3";
+  more.lines.push_back(row);
+  more.lines.push_back(flop_line("linear", "e4m3", 1e12, 0.3));
+  const Efficiency e = calibrated_cluster({more}, 32e9, 1).efficiency;
+  EXPECT_NEAR(e.weights, 0.9, 1e-12);
+  EXPECT_NEAR(e.weights_fp8, 0.6, 1e-12);
+  EXPECT_NEAR(e.products_fp8, 0.3, 1e-12);
+  EXPECT_NEAR(decode_efficiency(e, {8, 16}), 0.6, 1e-12);
+  EXPECT_NEAR(decode_efficiency(e, {16, 16}), 0.9, 1e-12);
+  EXPECT_NEAR(prefill_efficiency(e, {8, 16}).products, 0.3, 1e-12);
 }
 
 TEST(Calibrate, TrainingLinesAreNotCopied) {

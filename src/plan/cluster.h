@@ -20,6 +20,12 @@ struct Efficiency {
   double attention = 0;  // of the BF16 peak
   double memory = 0;     // of the bandwidth, streams that are read and written
   double weights = 0;    // of the bandwidth, weights read for a few rows
+  // From FP8 weights with BF16 arithmetic: for a few rows, and dense products of many.
+  double weights_fp8 = 0;   // of the bandwidth
+  double products_fp8 = 0;  // of the BF16 peak
+  // A layer of experts takes  bytes of the touched weights / (bandwidth moe_weights)
+  //                         + FLOP / (BF16 peak moe_products).
+  double moe_weights = 0, moe_products = 0;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -31,6 +37,14 @@ struct Efficiency {
     field("memory", memory, "share of the memory bandwidth of streams read and written",
           between(0, 1));
     field("weights", weights, "of weights that are read for a few rows", between(0, 1));
+    field("weights_fp8", weights_fp8, "the same of FP8 weights", between(0, 1));
+    field("products_fp8", products_fp8, "share of the BF16 peak of products with FP8 weights",
+          between(0, 1));
+    field("moe_weights", moe_weights,
+          "share of the memory bandwidth at which a layer of experts takes in its weights",
+          between(0, 1));
+    field("moe_products", moe_products, "share of the BF16 peak of its products beside that",
+          between(0, 1));
   }
 };
 

@@ -50,20 +50,16 @@ StageFlops stage_flops(const PlanModel& m, const ParameterTable& t, const Layout
 
 // Bytes of FP32 rows that a token's forward pass reads and writes between the products of a stage.
 double elementwise_bytes(const PlanModel& m, const StageContent& stage, double expert_load) {
-  const double D = real(m.hidden_size), H = real(m.num_attention_heads);
+  const double D = real(m.hidden_size);
   const double K = expert_load * real(m.num_experts_per_tok);
-  const double latents = m.attention == AttentionKind::Latent
-                             ? 2 * real(m.q_lora_rank.value_or(0) + m.kv_lora_rank)
-                             : 0;
-  // Two norms and two sums with the residual; rotation and the layout of heads.
-  const double block = 2 * 2 * D + 2 * 3 * D + latents + 2 * H * real(2 * m.qk_size());
   const double dense = 3 * real(m.intermediate_size);
   // Rows sorted by expert and added up again; gate scores.
   const double moe = 2 * K * D + (K + 1) * D + 2 * real(m.n_routed_experts) +
                      3 * (K + real(m.n_shared_experts)) * real(m.moe_intermediate_size);
   const double moe_layers = real(stage.moe_layers + stage.mtp_modules);
-  return 4 * (real(stage.layers() + stage.mtp_modules) * block + real(stage.dense_layers) * dense +
-              moe_layers * moe + (stage.head ? 3 * real(m.vocab_size) : 0));
+  return real(stage.layers() + stage.mtp_modules) * block_elementwise_bytes(m) +
+         4 * (real(stage.dense_layers) * dense + moe_layers * moe +
+              (stage.head ? 3 * real(m.vocab_size) : 0));
 }
 
 StagePhases compute_phases(const PlanModel& m, const Cluster& c, const Layout& l,
@@ -162,6 +158,15 @@ OpSeconds mean_ops(const PhaseTimes& times, const std::vector<Index>& hosted) {
 }
 
 }  // namespace
+
+// Two norms and two sums with the residual; latent norms; rotation and the layout of heads.
+double block_elementwise_bytes(const PlanModel& m) {
+  const double D = real(m.hidden_size), H = real(m.num_attention_heads);
+  const double latents = m.attention == AttentionKind::Latent
+                             ? 2 * real(m.q_lora_rank.value_or(0) + m.kv_lora_rank)
+                             : 0;
+  return 4 * (2 * 2 * D + 2 * 3 * D + latents + 2 * H * real(2 * m.qk_size()));
+}
 
 PhaseSettings phase_settings(const Cluster& c) {
   PhaseSettings s;

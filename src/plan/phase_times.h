@@ -38,6 +38,10 @@ struct PhaseSettings {
 // The assumed ones, where the cluster has no measured ones (Cluster::efficiency).
 PhaseSettings phase_settings(const Cluster& cluster);
 
+// Bytes of FP32 rows that a token's forward pass reads and writes between the products of a block,
+// its feed-forward part left out.
+double block_elementwise_bytes(const PlanModel& model);
+
 // Seconds of one micro-batch on one stage.
 struct StagePhases {
   double forward = 0;         // computing only
