@@ -235,6 +235,20 @@ class Calibrate(Plan):
                                 "--micro-batches", 1, "--bf16-efficiency", 0.4, "--json").stdout)
         self.assertGreater(slower["step_s"], got["step_s"])
 
+    def test_generation_on_it(self):
+        out = self.path("cluster.json")
+        run("calibrate", "--bench", self.bench(self.lines()), "--out", out)
+        flags = ("generate", "--cluster", out, "--model", "moonlight-9l")
+        got = json.loads(run(*flags, "--json", "--weights", "bf16").stdout)
+        self.assertAlmostEqual(got["decode_tokens_per_s"] * got["decode_bytes"], 0.9 * 5e10, delta=1)
+        self.assertGreater(got["prefill_s"], 512 * 2 * 0.747e9 / 0.8e12)
+        halved = json.loads(run(*flags, "--json", "--weights", "fp8").stdout)
+        self.assertLess(halved["decode_bytes"], 0.6 * got["decode_bytes"])
+        self.assertIn("bounds", run("generate").stdout)
+        self.assertNotIn("bounds", run(*flags).stdout)
+        self.refused(run(*flags, "--weights", "int3"), "int3", "fp8")
+        self.refused(run(*flags, "--prompt", 0), "prompt")
+
     def test_refusals(self):
         out = self.path("cluster.json")
         good = self.bench(self.lines())

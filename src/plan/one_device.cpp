@@ -105,7 +105,8 @@ double prefill_seconds(const PlanModel& m, const Cluster& c, const PrefillLoad& 
     seconds += products / (c.peak_bf16_flops_per_s * e.products) +
                attention / (c.peak_bf16_flops_per_s * e.attention) +
                moe_seconds(m, t, c, T, load.weights, e) +
-               T * real(layers) * block_elementwise_bytes(m) / (c.memory_bytes_per_s * e.memory);
+               T * real(layers) * (block_elementwise_bytes(m) + attention_operand_bytes(m)) /
+                   (c.memory_bytes_per_s * e.memory);
   }
   return seconds;
 }

@@ -48,6 +48,19 @@ StageFlops stage_flops(const PlanModel& m, const ParameterTable& t, const Layout
   return f;
 }
 
+// Elements that the products of a stage read and write for a token. Benchmarks measure products
+// whose operands are in the cache; in a model they come from memory and go there.
+double operand_bytes(const PlanModel& m, const StageContent& stage, double expert_load) {
+  const double D = real(m.hidden_size), F = real(m.moe_intermediate_size);
+  const double dense = 3 * (D + real(m.intermediate_size));
+  const double experts = expert_load * real(m.num_experts_per_tok) + real(m.n_shared_experts);
+  const double moe = experts * 3 * (D + F) + D + real(m.n_routed_experts);
+  const double moe_layers = real(stage.moe_layers + stage.mtp_modules);
+  return real(stage.layers() + stage.mtp_modules) * attention_operand_bytes(m) +
+         4 * (real(stage.dense_layers) * dense + moe_layers * moe +
+              (stage.head ? D + real(m.vocab_size) : 0));
+}
+
 // Bytes of FP32 rows that a token's forward pass reads and writes between the products of a stage.
 double elementwise_bytes(const PlanModel& m, const StageContent& stage, double expert_load) {
   const double D = real(m.hidden_size);
@@ -77,17 +90,18 @@ StagePhases compute_phases(const PlanModel& m, const Cluster& c, const Layout& l
   const double gradients = bf16(set.gradients_efficiency);
   const double products = f.low * low + f.experts * experts + f.high * high;
   const double attention = bf16(set.attention_efficiency) * f.attention;
-  const double between = set.elementwise ? T * elementwise_bytes(m, stage, expert_load) /
-                                               (c.memory_bytes_per_s * set.memory_efficiency)
-                                         : 0;
+  const double a_byte = set.elementwise ? T / (c.memory_bytes_per_s * set.memory_efficiency) : 0;
+  const double between = a_byte * elementwise_bytes(m, stage, expert_load);
+  const double operands = a_byte * operand_bytes(m, stage, expert_load);
   StagePhases p;
-  p.forward = products + attention + between;
+  p.forward = products + attention + between + operands;
   // Scores again, gradients of queries and keys; those of probabilities and values.
   const double qk = real(m.qk_size()), value = real(m.value_size());
-  p.backward_input =
-      products + attention * (3 * qk + 2 * value) / (qk + value) + f.recomputed * low + 2 * between;
+  p.backward_input = products + attention * (3 * qk + 2 * value) / (qk + value) +
+                     f.recomputed * low + 2 * between + operands;
   p.weight = fp8 ? f.low * low + f.experts * experts + f.high * gradients
                  : (f.low + f.experts + f.high) * gradients;
+  p.weight += operands;
   return p;
 }
 
@@ -158,6 +172,18 @@ OpSeconds mean_ops(const PhaseTimes& times, const std::vector<Index>& hosted) {
 }
 
 }  // namespace
+
+double attention_operand_bytes(const PlanModel& m) {
+  const double D = real(m.hidden_size), H = real(m.num_attention_heads);
+  const double q = H * real(m.qk_size()), out = H * real(m.value_size());
+  if (m.attention == AttentionKind::Grouped)
+    return 4 * (2 * (D + q) + 2 * (D + real(m.num_key_value_heads * m.head_dim)));
+  const double C = real(m.kv_lora_rank), R = real(m.qk_rope_head_dim);
+  const double Q = real(m.q_lora_rank.value_or(0));
+  const double queries = Q > 0 ? D + Q + Q + q : D + q;
+  const double expanded = H * real(m.qk_nope_head_dim + m.v_head_dim);
+  return 4 * (queries + D + C + R + C + expanded + out + D);
+}
 
 // Two norms and two sums with the residual; latent norms; rotation and the layout of heads.
 double block_elementwise_bytes(const PlanModel& m) {

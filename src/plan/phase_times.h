@@ -4,8 +4,9 @@
 //   F    2 x matrix parameters x T / (peak x efficiency) + attention / (BF16 peak x efficiency)
 //   BI   as F, attention (3 QK + 2 V) / (QK + V) times (scores are never kept), and what is
 //        recomputed                                           W    the products of F once more
-//   between products   bytes of norms, rotation, SwiGLU, sorting of rows, softmax and loss / memory
-//                      bandwidth, where efficiencies were measured of the products alone
+//   between products   bytes of norms, rotation, SwiGLU, sorting of rows, softmax and loss, and of
+//                      what products read and write, / memory bandwidth, where efficiencies were
+//                      measured of the products alone, on operands in the cache
 //   dispatch, combine   bytes of T tokens / bandwidth: over both links, the slower counts
 //                       (rows cross the inner link while others cross the outer one)
 //
@@ -41,6 +42,8 @@ PhaseSettings phase_settings(const Cluster& cluster);
 // Bytes of FP32 rows that a token's forward pass reads and writes between the products of a block,
 // its feed-forward part left out.
 double block_elementwise_bytes(const PlanModel& model);
+// Bytes of FP32 rows that the products around attention read and write for a token.
+double attention_operand_bytes(const PlanModel& model);
 
 // Seconds of one micro-batch on one stage.
 struct StagePhases {
