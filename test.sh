@@ -18,7 +18,7 @@ case "${1:-}" in
     ;;
 esac
 
-./tools/install_dependencies.sh || exit 1
+./tools/install_dependencies.sh tests || exit 1
 jobs=$(./tools/build_jobs.sh)
 # The sanitizers' defaults, made strict.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}

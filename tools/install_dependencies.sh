@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building and testing minke need; only what is missing.
+# Installs the Debian packages that building minke needs; with "tests" those of its tests as well.
+# Only what is missing.
+#
+#   tools/install_dependencies.sh [tests]
 set -euo pipefail
 
 packages=(
@@ -7,6 +10,8 @@ packages=(
   libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libsimdjson-dev libedit-dev
   libgtest-dev python3
 )
+
+[ "${1:-}" != tests ] || packages+=(qemu-user)
 
 missing=()
 for package in "${packages[@]}"; do
