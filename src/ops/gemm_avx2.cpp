@@ -13,6 +13,7 @@ namespace {
 using Vec = __m256;
 constexpr Index kWidth = 8;
 constexpr int kTileRows = 6;
+constexpr int kTallRows = kTileRows;
 constexpr int panels_at_once(int rows) {
   return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }

@@ -18,6 +18,7 @@ namespace {
 struct PairWeights {
   static constexpr bool kScaled = false;
   static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 1;
+  static constexpr int panels(int rows) { return panels_at_once(rows); }
   void begin(float) {}
   void load(const char* p, Vec (&v)[1][1]) const { v[0][0] = load_all(p); }
   static Vec multiply(Vec a, Vec v, Vec sum) {
@@ -28,6 +29,8 @@ struct PairWeights {
 struct CodeWeights {
   static constexpr bool kScaled = true;
   static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 1;
+  // 20 sums, 4 vectors of tables and what widening needs.
+  static constexpr int panels(int rows) { return rows <= 5 ? 4 : 2; }
   CodeTable table;
   MINKE_GEMM_MEMBER void begin(float scale) { table.set(scale); }
   MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[2][1]) const {
@@ -39,14 +42,14 @@ struct CodeWeights {
   static Vec multiply(Vec a, Vec v, Vec sum) { return PairWeights::multiply(a, v, sum); }
 };
 
-constexpr int kCodeRows = 3;
+constexpr int kCodeRows = 10;
 
 }  // namespace
 
 Kernels with_avx512_bf16(Kernels k) {
   k.bf16_lanes = Lanes::Pairs;
   k.multiply_bf16 = multiply_block<PairWeights, kTileRows>;
-  k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows>;
+  k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
   return k;
 }

@@ -5,8 +5,11 @@
 //   broadcast                 one lane of x to all
 //   panels_at_once(rows)      how many panels a tile of that many rows covers
 //   kTileRows                 rows of a full tile
+//   kTallRows                 up to so many rows are one tile, narrower where there are more than
+//                             kTileRows: weights then come from memory once and need no second look
 // and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
-// v[unit][vector of the panel], and multiply(a, v, sum).
+// v[unit][vector of the panel], multiply(a, v, sum), and panels(rows) in place of panels_at_once
+// where widening needs registers.
 //
 // A tile holds its sums in registers over the whole stretch of K, reads each vector of weights once
 // for all its rows and each lane of x once for all its panels. The first tile of rows meets the
@@ -96,7 +99,7 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
 // kRows rows of all panels of the block.
 template <class W, int kRows, bool kFetch>
 void multiply_rows(const Block& b, Index row) {
-  constexpr int kPanels = panels_at_once(kRows);
+  constexpr int kPanels = W::panels(kRows);
   for (Index c = 0; c < b.columns; c += kPanels * kPanel)
     multiply_tile<W, kRows, kPanels, kFetch>(
         b, static_cast<const char*>(b.x) + row * b.x_stride * 4,
@@ -111,8 +114,9 @@ void multiply_some_rows(const Block& b, Index row, Index n) {
 }
 
 // Tiles of nearly the same height, so that none is left with too few sums to hide the latency.
-template <class W, int kMost>
+template <class W, int kMost, int kTall = kTallRows>
 void multiply_block(const Block& b) {
+  if (b.rows <= kTall) return multiply_some_rows<W, kTall, true>(b, 0, b.rows);
   Index row = b.rows / ((b.rows + kMost - 1) / kMost);
   multiply_some_rows<W, kMost, true>(b, 0, row);
   while (row < b.rows) {
@@ -127,6 +131,7 @@ void multiply_block(const Block& b) {
 struct F32Weights {
   static constexpr bool kScaled = false;
   static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 2;
+  static constexpr int panels(int rows) { return panels_at_once(rows); }
   void begin(float) {}
   void load(const char* p, Vec (&v)[1][kVectors]) const {
 #pragma GCC unroll 2
@@ -141,6 +146,7 @@ struct F32Weights {
 struct WidenedWeights {
   static constexpr bool kScaled = false;
   static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 2;
+  static constexpr int panels(int rows) { return panels_at_once(rows); }
   void begin(float) {}
   void load(const char* p, Vec (&v)[2][kVectors]) const {
 #pragma GCC unroll 2
