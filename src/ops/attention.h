@@ -39,7 +39,8 @@ struct KeyRows {
 
 // q [T, H * qk] -> out [T, H * value]. Query t stands at first_position + t; the rows up to there
 // must exist. lse [T, H]: log-sum-exp of the scaled scores, written when not empty. T is float or
-// BF16 for the keys and values (the latent cache), arithmetic is FP32.
+// BF16 for the keys and values (the latent cache). Arithmetic is FP32; where BF16 rows serve all
+// heads as key and value, an instruction set may round queries and probabilities to BF16 as well.
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
                        KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse = {});
@@ -71,11 +72,10 @@ void attention_backward_batch(const AttentionShape& shape, Index n_sequences, Vi
 void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
                              View2<const double> k, View2<const double> v, double scale,
                              View2<double> out, View2<double> lse = {});
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences,
-                              View2<const double> q, View2<const double> k, View2<const double> v,
-                              View2<const double> out, View2<const double> lse,
-                              View2<const double> dout, double scale, View2<double> dq,
-                              View2<double> dk, View2<double> dv);
+void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
+                              View2<const double> k, View2<const double> v, View2<const double> out,
+                              View2<const double> lse, View2<const double> dout, double scale,
+                              View2<double> dq, View2<double> dk, View2<double> dv);
 
 namespace reference {
 template <class T>

@@ -41,6 +41,17 @@ struct SoftmaxBackward {
   float scale, lse, delta;
 };
 
+// Pairs: two BF16 numbers, the earlier one in the low half, in the place of an FP32 number.
+struct PairKernels {
+  // Of pairs along k: an element is one chain over them; each adds its two products in FP32.
+  // Zeros in place of what is beyond the last number change nothing.
+  void (*multiply)(const SmallProduct&);
+  // to[i] = (a[i], b[i]), rounded. `to` may be a or b.
+  void (*pair_up)(const float* a, const float* b, float* to, Index n);
+  // The same of BF16 numbers; b null: zeros.
+  void (*interleave)(const BF16* a, const BF16* b, float* to, Index n);
+};
+
 struct AttentionKernels {
   Index lanes;
   void (*multiply)(const SmallProduct&);
@@ -52,6 +63,7 @@ struct AttentionKernels {
   void (*widen)(const BF16* x, float* y, Index n);
   // to [columns, width]: column r is the row rows[r], 0 for r >= n_rows. width is a multiple of 16.
   void (*transpose)(const float* const* rows, Index n_rows, Index columns, float* to, Index width);
+  const PairKernels* pairs;  // null where they are no faster than FP32
 };
 
 namespace scalar {
@@ -63,12 +75,12 @@ extern const AttentionKernels attention_kernels;
 namespace avx512 {
 extern const AttentionKernels attention_kernels;
 }
-
-inline const AttentionKernels& attention_kernels() {
-  static constexpr FormTable<AttentionKernels> table{
-      &scalar::attention_kernels, &avx2::attention_kernels, &avx512::attention_kernels};
-  return table.chosen();
+namespace avx512_bf16 {
+extern const PairKernels pair_kernels;
 }
+
+// The row of the chosen instruction set.
+const AttentionKernels& attention_kernels();
 
 // Memory of this thread for one piece of work, of at least n numbers; what it held is lost.
 float* attention_scratch(Index n);

@@ -99,35 +99,105 @@ TEST(Attention, ARowsBitsDependOnItsKeysAloneOnAnyThreads) {
   }
 }
 
-TEST(Attention, PagesAndNarrowRowsGiveTheBitsOfOneBlock) {
-  const Case c{{5, 1, 40, 32}, 3, 700};
-  const Index S = c.S(), width = 44, n_pages = (S + kKeyTile - 1) / kKeyTile;
-  const Matrix<float> q = Matrix<float>::random(c.T, 5 * 40, 1);
-  // Latent rows: the value is the beginning of the key. Pages lie in falling order.
-  std::vector<BF16> narrow(static_cast<std::size_t>(n_pages * kKeyTile * width));
-  Matrix<float> wide(S, 40), values(S, 32);
-  const std::vector<float> random = test::random_values(S * 40, 2);
+// Latent rows in BF16, the value the beginning of the key, in pages that lie in falling order and
+// as one block.
+struct LatentRows {
+  Index width;
+  std::vector<BF16> memory, in_order;
   std::vector<const BF16*> pages;
-  for (Index p = 0; p < n_pages; ++p)
-    pages.push_back(narrow.data() + (n_pages - 1 - p) * kKeyTile * width);
-  for (Index s = 0; s < S; ++s)
-    for (Index d = 0; d < 40; ++d) {
-      const BF16 x(random[static_cast<std::size_t>(s * 40 + d)]);
-      const_cast<BF16*>(pages[static_cast<std::size_t>(s / kKeyTile)])[s % kKeyTile * width + d] =
-          x;
-      wide(s, d) = x;
-      if (d < 32) values(s, d) = x;
-    }
-  const auto rows = KeyRows<BF16>::of(std::span<const BF16* const>(pages), width, S);
+  Matrix<double> keys, values;
+
+  LatentRows(Index S, const AttentionShape& shape, Index width_)
+      : width(width_), keys(S, shape.qk), values(S, shape.value) {
+    const Index n_pages = (S + kKeyTile - 1) / kKeyTile;
+    memory.resize(static_cast<std::size_t>(n_pages * kKeyTile * width));
+    in_order.resize(static_cast<std::size_t>(S * width));
+    for (Index p = 0; p < n_pages; ++p)
+      pages.push_back(memory.data() + (n_pages - 1 - p) * kKeyTile * width);
+    const std::vector<float> random = test::random_values(S * shape.qk, 2);
+    for (Index s = 0; s < S; ++s)
+      for (Index d = 0; d < shape.qk; ++d) {
+        const BF16 x(random[static_cast<std::size_t>(s * shape.qk + d)]);
+        const Index page = n_pages - 1 - s / kKeyTile;
+        memory[static_cast<std::size_t>((page * kKeyTile + s % kKeyTile) * width + d)] = x;
+        in_order[static_cast<std::size_t>(s * width + d)] = x;
+        keys(s, d) = static_cast<float>(x);
+        if (d < shape.value) values(s, d) = static_cast<float>(x);
+      }
+  }
+  KeyRows<BF16> paged(Index n) const {
+    return KeyRows<BF16>::of(std::span<const BF16* const>(pages), width, n);
+  }
+  KeyRows<BF16> block(Index n) const {
+    return KeyRows<BF16>::of(View2<const BF16>(in_order.data(), {n, width}));
+  }
+};
+
+const Case kLatentCases[] = {
+    {{5, 1, 40, 32}, 3, 700}, {{1, 1, 2, 2}, 1, 0},      {{16, 1, 72, 64}, 9, 127},
+    {{8, 1, 48, 40}, 2, 63},  {{130, 1, 20, 16}, 2, 30}, {{16, 1, 576, 512}, 1, 1100},
+};
+
+TEST(Attention, PagesGiveTheBitsOfOneBlock) {
+  for (const Case& c : kLatentCases) {
+    const LatentRows rows(c.S(), c.shape, c.shape.qk + 4);
+    const Matrix<float> q = Matrix<float>::random(c.T, c.shape.n_heads * c.shape.qk, 1);
+    test::on_every_isa([&] {
+      Result paged(c), block(c);
+      attention_forward(c.shape, q.view(), rows.paged(c.S()), rows.paged(c.S()), c.first, 0.2f,
+                        paged.out.view(), paged.lse.view());
+      attention_forward(c.shape, q.view(), rows.block(c.S()), rows.block(c.S()), c.first, 0.2f,
+                        block.out.view(), block.lse.view());
+      test::expect_same_bits(paged.out, block.out);
+      test::expect_same_bits(paged.lse, block.lse);
+    });
+  }
+}
+
+TEST(Attention, LatentRowsAgreeWithTheDefinitionOnEveryForm) {
+  for (const Case& c : kLatentCases) {
+    SCOPED_TRACE(testing::Message() << "H " << c.shape.n_heads << " qk " << c.shape.qk);
+    const LatentRows rows(c.S(), c.shape, c.shape.qk + 4);
+    const Matrix<float> q = Matrix<float>::random(c.T, c.shape.n_heads * c.shape.qk, 1);
+    const Matrix<double> q64 = q.as<double>();
+    Matrix<double> out(c.T, c.shape.n_heads * c.shape.value), lse(c.T, c.shape.n_heads);
+    const double scale = static_cast<double>(scale_of(c));
+    reference::attention_forward<double>(c.shape, q64.view(), rows.keys.view(), rows.values.view(),
+                                         c.first, scale, out.view(), lse.view());
+    test::on_every_isa([&] {
+      Result r(c);
+      attention_forward(c.shape, q.view(), rows.paged(c.S()), rows.paged(c.S()), c.first, scale,
+                        r.out.view(), r.lse.view());
+      // Queries and probabilities may be rounded to BF16, 2^-9 each: a score of qk terms moves by
+      // 2^-9 of about one, and so does e^s.
+      test::expect_near(r.out, out, 0x1p-7, 0x1p-8, "out");
+      test::expect_near(r.lse, lse, 0x1p-7, 0x1p-8, "lse");
+    });
+  }
+}
+
+TEST(Attention, ALatentRowsBitsDependOnItsKeysAlone) {
+  const Case c{{4, 1, 40, 32}, 150, 451};
+  const LatentRows rows(c.S(), c.shape, 40);
+  const Matrix<float> q = Matrix<float>::random(c.T, 4 * 40, 1);
   test::on_every_isa([&] {
-    Result paged(c), block(c);
-    attention_forward(c.shape, q.view(), rows, rows, c.first, 0.2f, paged.out.view(),
-                      paged.lse.view());
-    attention_forward(c.shape, q.view(), KeyRows<float>::of(wide.view()),
-                      KeyRows<float>::of(values.view()), c.first, 0.2f, block.out.view(),
-                      block.lse.view());
-    test::expect_same_bits(paged.out, block.out);
-    test::expect_same_bits(paged.lse, block.lse);
+    Result all(c);
+    attention_forward(c.shape, q.view(), rows.paged(c.S()), rows.paged(c.S()), c.first, 0.2f,
+                      all.out.view(), all.lse.view());
+    for (const int threads : {1, 3}) {
+      set_threads(threads);
+      for (const Index chunk : {Index{1}, Index{37}, Index{64}})
+        for (Index begin = 0; begin < c.T; begin += chunk) {
+          const Index n = std::min(chunk, c.T - begin), seen = c.first + begin + n;
+          Result part(Case{c.shape, n, 0});
+          attention_forward(c.shape, q.view().rows(begin, n), rows.paged(seen), rows.paged(seen),
+                            c.first + begin, 0.2f, part.out.view(), part.lse.view());
+          for (Index t = 0; t < n; ++t)
+            for (Index i = 0; i < part.out.columns; ++i)
+              ASSERT_EQ(part.out(t, i), all.out(begin + t, i)) << begin + t << " by " << chunk;
+        }
+    }
+    set_threads(available_cores());
   });
 }
 

@@ -55,6 +55,15 @@ std::string brand() {
   return name;
 }
 
+std::string vendor() {
+  const Leaf leaf = cpuid(0);
+  char text[12];
+  std::memcpy(text, &leaf.ebx, 4);
+  std::memcpy(text + 4, &leaf.edx, 4);
+  std::memcpy(text + 8, &leaf.ecx, 4);
+  return {text, sizeof text};
+}
+
 std::size_t cache_bytes(int name) {
   const long bytes = sysconf(name);
   return bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
@@ -75,6 +84,7 @@ CpuFeatures find_features() {
              bit(seven.ebx, 31) && bit(seven.ecx, 1);
   f.avx512_vnni = f.avx512 && bit(seven.ecx, 11);
   f.avx512_bf16 = f.avx512 && bit(seven_one.eax, 5);
+  f.full_rate_bf16 = f.avx512_bf16 && vendor() == "AuthenticAMD";
   f.amx = f.avx512_bf16 && tiles && bit(seven.edx, 24) && bit(seven.edx, 22) && request_amx();
   return f;
 }

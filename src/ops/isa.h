@@ -16,6 +16,9 @@ struct CpuFeatures {
   bool avx2 = false;      // AVX2, FMA and F16C
   bool avx512 = false;    // F, BW, DQ, VL and VBMI
   bool avx512_bf16 = false, avx512_vnni = false;
+  // vdpbf16ps, two multiply-adds a lane, issues as often as an FP32 multiply-add: so on AMD's
+  // processors; Intel's take four times as long for it.
+  bool full_rate_bf16 = false;
   bool amx = false;       // AMX-TILE and AMX-BF16, granted by the kernel
   std::size_t l1d_bytes = 0, l2_bytes = 0, l3_bytes = 0;
 };

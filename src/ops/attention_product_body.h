@@ -1,0 +1,66 @@
+// Small products (SmallProduct in ops/attention_kernels.h) over vectors of lanes_body.h. Included
+// after it, inside a target region and an anonymous namespace that has defined multiply_add(a, b,
+// sum).
+//
+// A product holds a block of kRows x kColumns vectors of c in registers and walks over k: per step
+// kColumns loads of b and kRows broadcasts of a for kRows * kColumns multiply-adds, so that it is
+// bound by the multiply-add units as long as the operands of a tile stay in the first two caches.
+//
+// No `#pragma once`: each form has its own copy.
+
+// Rows and vectors of the largest block: 16 running sums of 32 registers, or 8 to 12 of 16.
+constexpr int kRows = MINKE_LANES == 16 ? 8 : MINKE_LANES == 8 ? 6 : 4;
+constexpr int kColumns = MINKE_LANES == 1 ? 1 : 2;
+constexpr int kRowsOfOne = MINKE_LANES == 16 ? 2 * kRows : kRows;  // where one vector is all
+
+template <int R, int C, bool RowsDense>
+MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const float* b, float* c) {
+  Vec sums[R][C];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) sums[i][j] = p.add ? load(c + i * p.c_stride + j * kLanes) : all(0);
+  const Index a_row = RowsDense ? 1 : p.a_row, a_k = RowsDense ? p.a_k : 1;
+  for (Index k = 0; k < p.k; ++k) {
+    Vec row[C];
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) row[j] = load(b + k * p.b_stride + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const Vec x = all(a[i * a_row + k * a_k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) sums[i][j] = multiply_add(x, row[j], sums[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) store(c + i * p.c_stride + j * kLanes, sums[i][j]);
+}
+
+// All rows of one stretch of C vectors, in blocks of R rows, what is left in blocks of half of R.
+template <int R, int C, bool RowsDense>
+void multiply_rows(const SmallProduct& p, Index row, Index column) {
+  for (; row + R <= p.rows; row += R)
+    multiply_block<R, C, RowsDense>(p, p.a + row * (RowsDense ? 1 : p.a_row), p.b + column,
+                                    p.c + row * p.c_stride + column);
+  if constexpr (R > 1)
+    if (row < p.rows) multiply_rows<R / 2, C, RowsDense>(p, row, column);
+}
+
+template <bool RowsDense>
+MINKE_INLINE void multiply_all(const SmallProduct& p) {
+  Index column = 0;
+  for (; column + kColumns * kLanes <= p.columns; column += kColumns * kLanes)
+    multiply_rows<kRows, kColumns, RowsDense>(p, 0, column);
+  if constexpr (kColumns > 1)
+    for (; column < p.columns; column += kLanes)
+      multiply_rows<kRowsOfOne, 1, RowsDense>(p, 0, column);
+}
+
+void multiply(const SmallProduct& p) {
+  if (p.a_row == 1)
+    multiply_all<true>(p);
+  else
+    multiply_all<false>(p);
+}
