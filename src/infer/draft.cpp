@@ -24,11 +24,7 @@ double DraftSwitch::gain_of(std::size_t i) const {
 }
 
 DraftSwitch::Use DraftSwitch::next(Index n_sequences) {
-  if (mode_ != Drafting::Auto) {
-    const bool always = mode_ == Drafting::Always;
-    return last_ = {always, always};
-  }
-  if (n_sequences < 1) return {false, keeps_rows()};
+  if (mode_ != Drafting::Auto || n_sequences < 1) return last_;
   last_bucket_ = bucket_of(n_sequences);
   return last_ = next_measured(buckets_[last_bucket_]);
 }
@@ -41,32 +37,25 @@ DraftSwitch::Use DraftSwitch::next_measured(Bucket& b) {
     b.off_for = 0;
     return {b.steps % every != 0, true};
   }
-  if (b.trial_left > 0) {
-    if (--b.trial_left == 0) b.off_for = 0;
-    return {true, true};
+  if (b.trial_left == 0 && ++b.off_for >= kPause) {
+    b.trial_left = kTrial;
+    b.off_for = 0;
   }
-  if (++b.off_for >= kPause) b.trial_left = kTrial;
-  return {};
+  return {b.trial_left > 0, b.trial_left > 0};
 }
 
 void DraftSwitch::record(const DraftTiming& t) {
   if (t.n_verified > 0)
     acceptance_.add(static_cast<double>(t.n_accepted) / static_cast<double>(t.n_verified));
-  if (!t.only_decoding || t.n_sequences < 1) return;
+  if (t.n_sequences < 1) return;
   Bucket& b = buckets_[bucket_of(t.n_sequences)];
+  if (t.n_verified > 0 && b.trial_left > 0) --b.trial_left;
+  if (!t.only_decoding) return;
   if (t.n_verified == 0) b.one.add(t.main_s);
   if (t.n_verified == t.n_sequences) {
     b.two.add(t.main_s);
     b.draft.add(t.draft_s);
   }
-}
-
-bool DraftSwitch::keeps_rows() const {
-  if (mode_ != Drafting::Auto) return mode_ == Drafting::Always;
-  const Bucket& b = buckets_[last_bucket_];
-  const double gain = gain_of(last_bucket_);
-  // Half a pause ahead of a trial: it needs sequences that can draft.
-  return gain == 0 || gain >= 1 || b.trial_left > 0 || b.off_for >= kPause / 2;
 }
 
 }  // namespace minke

@@ -45,7 +45,9 @@ struct DraftTiming {
 // below 1, and tries again from time to time.
 class DraftSwitch {
  public:
-  explicit DraftSwitch(Drafting mode) : mode_(mode) {}  // Off where the model has no module
+  // Off where the model has no module.
+  explicit DraftSwitch(Drafting mode)
+      : mode_(mode), last_{mode != Drafting::Off, mode != Drafting::Off} {}
 
   struct Use {
     bool verify = false;  // drafts that are there are checked in this step
@@ -55,8 +57,7 @@ class DraftSwitch {
   Use next(Index n_sequences);
   void record(const DraftTiming& timing);
 
-  // Whether the module's rows of a new prompt are worth making: they may be used.
-  bool keeps_rows() const;
+  // Drafts are made, or are about to be tried: the module's rows of a new prompt may be of use.
   bool on() const { return last_.draft; }
   double gain() const { return gain_of(last_bucket_); }  // of the last batch size; 0: not known
 
@@ -64,13 +65,13 @@ class DraftSwitch {
   static constexpr Index kFewest = 4;      // values of each time before it counts
   static constexpr Index kUnchecked = 32;  // of so many steps, one measures t1
   static constexpr Index kPause = 256;     // steps without drafts until they are tried again,
-  static constexpr Index kTrial = 16;      // for so many
+  static constexpr Index kTrial = 16;      // for so many in which some sequence has one
 
   struct Bucket {  // batches of 1, 2-3, 4-7, ... sequences
     MovingAverage one, two, draft;
     Index steps = 0;
-    Index off_for = 0;  // steps since the last trial ended
-    Index trial_left = 0;
+    Index off_for = 0;     // steps since drafts were switched off or the last trial ended
+    Index trial_left = 0;  // sequences that began without the module's rows cannot take part
   };
   Use next_measured(Bucket& bucket);
   double gain_of(std::size_t bucket) const;

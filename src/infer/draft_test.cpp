@@ -47,8 +47,8 @@ TEST(DraftSwitch, OffAndAlwaysDoNotMeasure) {
   Machine wins{1, 1.1, 0.1, 0.9}, loses{1, 2, 1, 0.1};
   EXPECT_EQ(wins.run(off, 100), 0);
   EXPECT_EQ(loses.run(always, 100), 1);
-  EXPECT_FALSE(off.keeps_rows());
-  EXPECT_TRUE(always.keeps_rows());
+  EXPECT_FALSE(off.on());
+  EXPECT_TRUE(always.on());
 }
 
 TEST(DraftSwitch, AutoStaysOnWhereDraftsWin) {
@@ -65,7 +65,6 @@ TEST(DraftSwitch, AutoGoesOffWhereDraftsLoseAndTriesAgain) {
   machine.run(drafts, 50);
   EXPECT_FALSE(drafts.on());
   EXPECT_NEAR(drafts.gain(), 1.3 / 2.1, 0.1);
-  EXPECT_FALSE(drafts.keeps_rows());
   const double share = machine.run(drafts, 5000);
   EXPECT_GT(share, 0.02);
   EXPECT_LT(share, 0.1);

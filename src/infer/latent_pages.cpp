@@ -98,6 +98,14 @@ PagedCache::PagedCache(PagedCache&& other) noexcept
       rows_(std::move(other.rows_)),
       lengths_(std::move(other.lengths_)) {}
 
+PagedCache& PagedCache::operator=(PagedCache&& other) noexcept {
+  std::swap(pool_, other.pool_);
+  std::swap(table_, other.table_);
+  std::swap(rows_, other.rows_);
+  std::swap(lengths_, other.lengths_);
+  return *this;
+}
+
 void PagedCache::add_page(PageId page) {
   table_.push_back(page);
   for (std::size_t layer = 0; layer < rows_.size(); ++layer)

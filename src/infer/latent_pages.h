@@ -84,7 +84,7 @@ class PagedCache final : public LatentCache {
   explicit PagedCache(PagePool& pool);
   ~PagedCache() override { clear(); }
   PagedCache(PagedCache&& other) noexcept;
-  PagedCache& operator=(PagedCache&&) = delete;
+  PagedCache& operator=(PagedCache&& other) noexcept;
 
   DType dtype() const override { return pool_->layout().dtype; }
   Index length(Index layer) const override { return lengths_[static_cast<std::size_t>(layer)]; }
