@@ -303,6 +303,23 @@ TEST_F(BatchLoopTest, ASinkOrConstraintThatThrowsEndsItsOwnRequestOnly) {
   for (const auto& choice : broken->choices) EXPECT_EQ(choice.finished, FinishReason::Error);
 }
 
+TEST_F(BatchLoopTest, AStepThatFailsEndsThoseInItAndOthersGoOn) {
+  const Silent silent;
+  Model broken = small_engine_model(Compute::Fp32);
+  TestBench bench(broken, {.max_batch = 2});
+  const auto a = bench.add(request_of(prompt, 9)), b = bench.add(request_of(prompt, 9));
+  const auto waiting = bench.add(request_of(prompt, 9));
+  broken.config.vocab_size += 1;  // no product with the head has these extents
+  bench.loop.step();
+  broken.config.vocab_size -= 1;
+  for (const auto& sink : {a, b}) {
+    EXPECT_EQ(sink->choices[0].finished, FinishReason::Error);
+    EXPECT_EQ(sink->done, 1);
+  }
+  bench.run();
+  EXPECT_EQ(waiting->ids().size(), 9u);
+}
+
 TEST_F(BatchLoopTest, RequestsThatCannotBeServedAreRefused) {
   const ModelConfig& c = model.config;
   const auto refusal = [&](auto change, Index context = 100, Index n_pages = 10) -> std::string {
