@@ -69,7 +69,11 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
             settings.cache_bytes / static_cast<Index>(layout_of(model, settings.drafting).bytes())),
       prefixes_(pool_),
       runner_(model, rule),
-      drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {}
+      drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
+  if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
+  store_.emplace(settings.prefix_dir, model, pool_.layout());
+  store_->load(prefixes_, pool_);
+}
 
 void BatchLoop::add(std::shared_ptr<ActiveRequest> request) {
   requests_.emplace(request->id, request);
@@ -336,6 +340,15 @@ void BatchLoop::cancel(RequestId id) {
 
 void BatchLoop::cancel_all() {
   while (!requests_.empty()) cancel(requests_.begin()->first);
+}
+
+void BatchLoop::save_prefixes() const {
+  if (!store_) return;
+  try {
+    store_->save(prefixes_, pool_);
+  } catch (const std::exception& e) {
+    log_warning(fmt::format("prefixes are not kept: {}", e.what()));
+  }
 }
 
 BatchStatistics BatchLoop::statistics() const {
