@@ -178,16 +178,8 @@ void BatchLoop::make_room(std::span<const StepPiece> pieces) {
 }
 
 void BatchLoop::run(std::span<const StepPiece> pieces, bool make_drafts, DraftTiming timing) {
-  std::vector<PieceResult> results;
   ++counts_.steps;
-  try {
-    results = runner_.run(pieces, make_drafts, timing);
-  } catch (const std::exception& e) {
-    log_warning(fmt::format("a step of {} sequences failed, their requests end: {}", pieces.size(),
-                            e.what()));
-    for (const StepPiece& piece : pieces) finish(*piece.sequence, FinishReason::Error);
-    return;
-  }
+  std::vector<PieceResult> results = runner_.run(pieces, make_drafts, timing);
   for (std::size_t i = 0; i < results.size(); ++i) {
     timing.n_accepted += results[i].accepted_draft;
     finish_piece(pieces[i], results[i]);

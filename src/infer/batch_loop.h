@@ -28,8 +28,8 @@ class BatchLoop {
   bool idle() const { return requests_.empty(); }
   Index n_requests() const { return static_cast<Index>(requests_.size()); }
   Index n_not_started() const;
-  // Admits who can begin, runs one step on the model, tells the sinks. A sink that throws ends its
-  // own request; what is thrown by the step itself ends those that took part in it.
+  // Admits who can begin, runs one step on the model, tells the sinks. A sink, sampler or
+  // constraint that throws, and a sequence that the model cannot compute, ends its own request.
   void step();
   // Leaves the prefixes in prefix_dir, if there is one. A disk that fails is a warning.
   void save_prefixes() const;

@@ -349,21 +349,25 @@ TEST_F(BatchLoopTest, ASinkOrConstraintThatThrowsEndsItsOwnRequestOnly) {
   for (const auto& choice : broken->choices) EXPECT_EQ(choice.finished, FinishReason::Error);
 }
 
-TEST_F(BatchLoopTest, AStepThatFailsEndsThoseInItAndOthersGoOn) {
+TEST_F(BatchLoopTest, WhatTheModelCannotComputeEndsAlone) {
   const Silent silent;
-  Model broken = small_engine_model(Compute::Fp32);
-  TestBench bench(broken, {.max_batch = 2});
-  const auto a = bench.add(request_of(prompt, 9)), b = bench.add(request_of(prompt, 9));
-  const auto waiting = bench.add(request_of(prompt, 9));
-  broken.config.vocab_size += 1;  // no product with the head has these extents
+  TestBench bench(model, {.drafting = Drafting::Always});
+  const Ids expected = bench.ids_of(request_of(prompt, 12));
+  const auto early = bench.add(request_of(prompt, 12));
   bench.loop.step();
-  broken.config.vocab_size -= 1;
-  for (const auto& sink : {a, b}) {
-    EXPECT_EQ(sink->choices[0].finished, FinishReason::Error);
-    EXPECT_EQ(sink->done, 1);
-  }
+  bench.loop.step();
+  const auto bad = std::make_shared<RecordingSink>();
+  auto active = make_active(model.config, 100, 10, request_of(prompt, 12), bad);
+  active->request.prompt[66] = 1000;  // past the checks of a request
+  active->id = ++bench.last_id;
+  bench.loop.add(active);
+  const auto late = bench.add(request_of(prompt, 12));
   bench.run();
-  EXPECT_EQ(waiting->ids().size(), 9u);
+  EXPECT_EQ(early->ids(), expected);
+  EXPECT_EQ(late->ids(), expected);
+  EXPECT_TRUE(bad->ids().empty());
+  EXPECT_EQ(bad->choices[0].finished, FinishReason::Error);
+  EXPECT_EQ(bad->done, 1);
 }
 
 TEST_F(BatchLoopTest, RequestsThatCannotBeServedAreRefused) {
