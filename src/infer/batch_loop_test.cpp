@@ -127,6 +127,9 @@ TEST_F(BatchLoopTest, DraftsOfAPerfectModuleAreAllAccepted) {
     EXPECT_EQ(s.accepted, s.drafted);
     EXPECT_EQ(s.steps, 1u + 20u);  // the prompt, then two tokens a step
   }
+  TestBench measuring(perfect, {.drafting = Drafting::Auto});
+  measuring.ids_of(request_of(prompt, 60));
+  EXPECT_GT(measuring.loop.statistics().draft_gain, 0);
 }
 
 // The drafts of a module whose rows in the cache were never wrong: computed over the whole text.
