@@ -47,6 +47,8 @@ std::string_view name_of(FinishReason reason) {
       return "length";
     case FinishReason::Cancelled:
       return "cancelled";
+    case FinishReason::Error:
+      return "insufficient_system_resource";
   }
   return "";
 }

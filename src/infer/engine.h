@@ -63,9 +63,11 @@ struct GenerationSettings {
   std::vector<std::int32_t> stop_ids = {};  // empty: only max_tokens and the context end it
 };
 
-// Stop: a stop id. Length: max_tokens or the context is full. Cancelled: a hook said so.
-enum class FinishReason : std::uint8_t { Stop, Length, Cancelled };
-std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
+// Stop: a stop id. Length: max_tokens or the context is full. Cancelled: a hook or a client said
+// so. Error: the engine could not go on with it (batch engine only; the log says why).
+enum class FinishReason : std::uint8_t { Stop, Length, Cancelled, Error };
+// "stop", "length", "cancelled", "insufficient_system_resource"
+std::string_view name_of(FinishReason reason);
 
 struct GenerationHooks {
   // A new token, stop ids left out. False ends the generation.

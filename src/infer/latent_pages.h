@@ -1,0 +1,121 @@
+// The latent cache of many sequences in one pool of pages.
+//
+// A page holds kKeyTile positions of every layer, the MTP module's included, so that one page table
+// serves a sequence. Pages are shared by counting: a sequence that uses one is its user, and the
+// prefix cache may keep it besides. A page without users that is not kept is free. Pages are used
+// again and again, never returned to the system: memory stays flat, and a page becomes real memory
+// when it is first written.
+//
+// One thread at a time.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "model/latent_cache.h"
+
+namespace minke {
+
+// No page is free. Whoever plans the work makes room first; a cache that asks for more throws this
+// and keeps what it had.
+struct PagesExhausted : Error {
+  using Error::Error;
+};
+
+struct PageLayout {
+  DType dtype;     // F32 or BF16
+  Index n_layers;  // L, and one more where a module's rows are kept
+  Index width;     // C + R
+  std::size_t bytes() const {
+    return static_cast<std::size_t>(n_layers * kKeyTile * width) * size_of(dtype);
+  }
+};
+
+inline Index pages_for(Index n_positions) {
+  return (n_positions + kKeyTile - 1) / kKeyTile;
+}
+
+using PageId = std::int32_t;
+
+class PagePool {
+ public:
+  // Reserves addresses, not memory. ConfigError without a page; IoError when the system refuses.
+  PagePool(const PageLayout& layout, Index n_pages);
+  ~PagePool();
+  PagePool(const PagePool&) = delete;
+  PagePool& operator=(const PagePool&) = delete;
+
+  const PageLayout& layout() const { return layout_; }
+  Index n_pages() const { return static_cast<Index>(pages_.size()); }
+  Index n_free() const { return static_cast<Index>(free_.size()); }
+  Index n_used() const { return n_used_; }                         // with a user
+  Index n_kept() const { return n_pages() - n_free() - n_used_; }  // by the prefix cache alone
+
+  PageId take();           // a free page, with one user; what it holds is finite. PagesExhausted
+  void use(PageId page);   // one more user
+  void drop(PageId page);  // one user less
+  Index users(PageId page) const { return at(page).users; }
+  void keep(PageId page);  // kept or not: by the prefix cache
+  void unkeep(PageId page);
+
+  // Rows [kKeyTile, C+R] of a layer in a page.
+  void* rows(PageId page, Index layer) const;
+  // All bytes of a page.
+  std::span<std::byte> bytes(PageId page) const;
+
+ private:
+  struct Page {
+    Index users = 0;
+    bool kept = false;
+  };
+  Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
+  const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
+
+  PageLayout layout_;
+  std::size_t stride_, mapped_bytes_;
+  std::byte* memory_ = nullptr;
+  std::vector<Page> pages_;
+  std::vector<PageId> free_;  // the last freed is taken first: it is likely in a processor's cache
+  Index n_used_ = 0;
+};
+
+// Rows of one sequence. The pool must outlive it.
+class PagedCache final : public LatentCache {
+ public:
+  explicit PagedCache(PagePool& pool);
+  ~PagedCache() override { clear(); }
+  PagedCache(PagedCache&& other) noexcept;
+  PagedCache& operator=(PagedCache&& other) noexcept;
+
+  DType dtype() const override { return pool_->layout().dtype; }
+  Index length(Index layer) const override { return lengths_[static_cast<std::size_t>(layer)]; }
+  // Throws PagesExhausted.
+  void reserve(Index n) override;
+  void append(Index layer, View2<const float> rows) override;
+  std::span<const void* const> pages(Index layer) const override {
+    return rows_[static_cast<std::size_t>(layer)];
+  }
+  // Pages stay: the next tokens need them.
+  void truncate(Index n) override;
+
+  // Begins an empty cache with whole pages of other sequences, as their user. They are only read:
+  // every later append is to a page of its own.
+  void adopt(std::span<const PageId> full_pages);
+  // A cache with the first n positions: whole pages are shared, the last one is copied when it is
+  // not whole. Layers with fewer rows keep those they have. Throws PagesExhausted.
+  PagedCache fork(Index n) const;
+  // Gives all pages back.
+  void clear();
+
+  std::span<const PageId> table() const { return table_; }
+  Index n_own() const;  // pages that no other sequence uses
+
+ private:
+  void add_page(PageId page);
+
+  PagePool* pool_;
+  std::vector<PageId> table_;
+  std::vector<std::vector<const void*>> rows_;  // [layer][page]
+  std::vector<Index> lengths_;                  // [layer]
+};
+
+}  // namespace minke

@@ -1,0 +1,88 @@
+// Rows of prompts that were computed before, found again by their tokens.
+//
+// The unit is a block: kKeyTile tokens of a prompt whose rows, made by the prefill form, fill a
+// page. A block hangs on the one before it, so that the same tokens after another beginning are
+// another block. It is found by a hash chained from block to block, and then its tokens are
+// compared: a collision costs time, never a wrong row.
+//
+// Rows of the main model depend on the tokens up to their own position, so a match is what a fresh
+// run would compute, bit for bit. A row of the MTP module also depends on the next token: the last
+// of a block's 64 was made with the token that followed in the first prompt, and another prompt may
+// go on differently. That row then makes drafts a little worse, never a token wrong: drafts are
+// checked.
+//
+// Blocks are dropped when their pages are needed: those without users, from the ends of chains, the
+// longest unused first. One thread at a time.
+#pragma once
+#include <array>
+#include <memory>
+#include <set>
+#include <unordered_map>
+
+#include "infer/latent_pages.h"
+
+namespace minke {
+
+class PrefixCache {
+ public:
+  // The pool must outlive it.
+  explicit PrefixCache(PagePool& pool) : pool_(pool) {}
+  ~PrefixCache();
+  PrefixCache(const PrefixCache&) = delete;
+  PrefixCache& operator=(const PrefixCache&) = delete;
+
+  struct Match {
+    std::vector<PageId> pages;
+    bool module_rows = true;  // all of them hold rows of the MTP module
+  };
+  // The longest chain that begins the prompt and leaves at least its last token. The pages have no
+  // new user yet: adopt them before the next insert or make_room.
+  Match find(std::span<const std::int32_t> prompt);
+
+  // Remembers the whole blocks of `prompt`, whose rows are in `pages` (a page a block, each with a
+  // user). Blocks that are known already stay as they are.
+  void insert(std::span<const std::int32_t> prompt, std::span<const PageId> pages,
+              bool module_rows);
+
+  // Every block, with the tokens from the beginning of its prompt.
+  struct Entry {
+    std::vector<std::int32_t> prefix;
+    PageId page;
+    bool module_rows;
+  };
+  std::vector<Entry> entries() const;
+  // Adds the last block of `prefix` (whole blocks) when all before it are there and it is not.
+  bool add_last(std::span<const std::int32_t> prefix, PageId page, bool module_rows);
+
+  // Drops blocks until `n` pages of the pool are free or nothing is left that would free one.
+  void make_room(Index n);
+  void clear();
+  Index n_blocks() const { return static_cast<Index>(blocks_.size()); }
+
+ private:
+  using Tokens = std::span<const std::int32_t>;
+  struct Block {
+    Block* parent;  // none: the first of a prompt
+    std::uint64_t hash;
+    std::array<std::int32_t, kKeyTile> tokens;
+    PageId page;
+    bool module_rows;
+    Index n_children = 0;
+    std::uint64_t used_at = 0;
+  };
+  struct LongestUnusedFirst {
+    bool operator()(const Block* a, const Block* b) const { return a->used_at < b->used_at; }
+  };
+
+  Block* child(const Block* parent, Tokens tokens) const;
+  Block* add(Block* parent, Tokens tokens, PageId page, bool module_rows);
+  void touch(Block* block);
+  void remove(Block* block);
+
+  PagePool& pool_;
+  std::unordered_multimap<std::uint64_t, std::unique_ptr<Block>> blocks_;
+  std::set<Block*, LongestUnusedFirst> leaves_;
+  std::uint64_t clock_ = 0;
+};
+
+}  // namespace minke
