@@ -90,7 +90,8 @@ class Grammar {
   RuleId literal(std::string text) { return add({LiteralsRule{{std::move(text)}, {}}}); }
 
   // Ends the construction. `outer_levels`: those around the text. Throws ConfigError when no text
-  // with at most 64 levels matches `root`.
+  // with at most 64 levels matches `root`, when a rule is its own alternative, or when there are more
+  // alternatives at one place than are followed.
   void finish(RuleId root, std::uint32_t outer_levels = 0);
 
   const Rule& rule(RuleId id) const { return rules_[id]; }
@@ -103,6 +104,8 @@ class Grammar {
 
  private:
   std::uint32_t levels_of(const Rule& rule) const;
+  std::vector<RuleId> reachable() const;
+  void check_alternatives() const;
 
   std::vector<Rule> rules_;
   RuleId root_ = 0;
