@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include "text/byte_level.h"
 #include "text/golden_tokenizer_test.h"
@@ -75,6 +76,23 @@ TEST(TokenTrieGolden, FindsWhatReadingEveryTokenFinds) {
     test::random_text(grammar, random, 40, [&](const GrammarState& state) {
       if (++visited % 8 == 1) expect_readable(trie, state);
     });
+}
+
+// Requests of several connections are built and masked beside each other.
+TEST(TokenTrieThreads, ShareOneTree) {
+  const TokenTrie trie(small());
+  const auto grammar = json_object_grammar();
+  std::vector<std::thread> threads;
+  for (unsigned seed = 0; seed < 4; ++seed)
+    threads.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      for (const auto& own : {grammar, json_object_grammar()})
+        test::random_text(own, random, 80, [&](const GrammarState& state) {
+          TokenSet allowed(trie.n_tokens());
+          trie.add_readable(state, allowed);
+        });
+    });
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST(TokenTrie, AddedTokensAndPaddingAreMasked) {
