@@ -128,6 +128,36 @@ TEST(TokenSet, HoldsItsRangeOnly) {
   EXPECT_FALSE(set.contains(0));
 }
 
+// Tokens drawn from those that may come, as a sampler at high temperature does.
+TEST(TokenTrieGolden, RandomTokensGiveWholeTexts) {
+  const TokenTrie trie(test::golden());
+  const auto closing = [&](const char* text) { return *test::golden().token_to_id(text); };
+  const std::vector<std::int32_t> closers = {closing("\""), closing("}"), closing("]")};
+  std::mt19937 random(8);
+  int ended = 0;
+  for (int round = 0; round < 40; ++round) {
+    GrammarState state(json_object_grammar());
+    std::string text;
+    for (int n = 0; n < 400 && !state.complete(); ++n) {
+      TokenSet allowed(trie.n_tokens());
+      trie.add_readable(state, allowed);
+      std::vector<std::int32_t> ids;
+      for (std::int32_t id = 0; id < trie.n_tokens(); ++id)
+        if (allowed.contains(id)) ids.push_back(id);
+      ASSERT_FALSE(ids.empty()) << text;
+      std::int32_t next = ids[random() % ids.size()];
+      for (const std::int32_t closer : closers)
+        if (n > 10 && allowed.contains(closer) && random() % 2) next = closer;
+      text += trie.bytes(next);
+      ASSERT_TRUE(test::reads(state, trie.bytes(next))) << text;
+    }
+    if (!state.complete()) continue;
+    ++ended;
+    EXPECT_TRUE(nlohmann::json::accept(text)) << text;
+  }
+  EXPECT_GT(ended, 30);
+}
+
 // The published vocabulary: a mask must cost little beside a step of the model. Prints the figures.
 TEST(TokenTrieGolden, MasksAreQuick) {
   const auto now = [] { return std::chrono::steady_clock::now(); };
