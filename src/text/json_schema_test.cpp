@@ -323,7 +323,6 @@ TEST(JsonSchema, RandomTextsOfRandomSchemasAreValid) {
       ++refused;  // it cannot be satisfied
       continue;
     }
-    if (i % 10) continue;
     const auto text = test::random_text(grammar, random, 300, [](const GrammarState&) {});
     if (!text) continue;
     ++ended;
@@ -331,7 +330,7 @@ TEST(JsonSchema, RandomTextsOfRandomSchemasAreValid) {
     ASSERT_FALSE(value.is_discarded()) << schema << "\n" << *text;
     EXPECT_TRUE(valid(schema, value)) << schema << "\n" << *text;
   }
-  EXPECT_GT(ended, kSchemas / 10 / 2);
+  EXPECT_GT(ended, kSchemas / 2);
   EXPECT_LT(refused, kSchemas / 4);
 }
 
