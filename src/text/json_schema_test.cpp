@@ -129,22 +129,25 @@ TEST(JsonSchema, ErrorsNameThePlace) {
 }
 
 TEST(JsonSchema, TrapsAreRefusedOrCompiledSoon) {
-  Json many_values, many_properties, many_patterns, many_bounds;
+  Json many_values, many_items, many_properties, many_patterns, many_bounds;
   for (int i = 0; i < 100'000; ++i) many_values["enum"].push_back(fmt::format("value {}", i));
-  for (int i = 0; i < 20'000; ++i)
+  for (int i = 0; i < 20'000; ++i) many_items["prefixItems"].push_back(Json::object());
+  for (int i = 0; i < 2'000; ++i)
     many_properties["properties"][fmt::format("p{}", i)] = Json::object();
+  many_properties["additionalProperties"] = true;
   for (int i = 0; i < 500; ++i)
     many_patterns["properties"][fmt::format("p{}", i)] = {
         {"type", "string"},
         {"pattern", fmt::format("(.*a{}){{1,9}}.{{9}}$", i)},
         {"minLength", 99}};
-  for (int i = 0; i < 5'000; ++i)
+  for (int i = 0; i < 1'000; ++i)
     many_bounds["properties"][fmt::format("p{}", i)] = {{"minimum", i + 0.25},
                                                         {"maximum", i * 9.5e9 + 1}};
   Json deep = {{"type", "null"}};
   for (int i = 0; i < 60; ++i) deep = {{"type", "array"}, {"items", deep}};
   const std::vector<Json> traps = {
       many_values,
+      many_items,
       many_properties,
       many_patterns,
       many_bounds,
