@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "text/grammar.h"
+#include "text/grammar_state.h"
 #include "text/json_schema.h"
 #include "text/token_trie.h"
 

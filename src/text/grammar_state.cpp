@@ -1,9 +1,9 @@
-// The recogniser of grammar.h: how a byte moves each thread.
+#include "text/grammar_state.h"
+
 #include <algorithm>
 #include <utility>
 
 #include "base/error.h"
-#include "text/grammar.h"
 
 namespace minke {
 namespace {

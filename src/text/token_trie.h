@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/grammar.h"
+#include "text/grammar_state.h"
 #include "text/tokenizer.h"
 
 namespace minke {
