@@ -21,9 +21,10 @@ using RuleId = std::uint32_t;
 inline constexpr std::uint32_t kDeepestNesting = 64;
 inline constexpr std::uint32_t kNeverFits = 1 << 20;  // of Rule::levels: no text is finite
 inline constexpr std::uint32_t kUnbounded = ~std::uint32_t{0};
-// Alternatives that are followed at once. Beyond, the last ones are given up: the text stays one of
-// the grammar, some others become impossible.
-inline constexpr std::size_t kMostThreads = 64;
+// Alternatives that are followed at once, and of them those inside a string or a number, which cost
+// the most to look at. Beyond, the last ones are given up: the text stays one of the grammar, some
+// others become impossible.
+inline constexpr std::size_t kMostThreads = 64, kMostTerminals = 8;
 
 // A text that an automaton accepts. With `inside` set it counts how often a character begins there
 // (StringDfa) and keeps that within min..max.

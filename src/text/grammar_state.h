@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "text/grammar.h"
@@ -35,6 +36,10 @@ class GrammarState {
 
   // Reads one more byte. False when it may not come here; the state is then of no use.
   bool step(std::uint8_t byte);
+  // Reads a token. It may come when one of the threads alone can read it, which is what a mask
+  // finds (TokenTrie); all of them together could give up just that one for the limits of
+  // grammar.h. False, and unchanged, when it may not.
+  bool read(std::string_view bytes);
   // The text may end here.
   bool complete() const;
 

@@ -80,6 +80,38 @@ TEST(JsonSchema, KeywordsMeanWhatTheySay) {
   }
 }
 
+// A mask looks at every alternative: strings that are read side by side are few.
+TEST(JsonSchema, StringsSideBySideAreFew) {
+  Json schema;
+  for (int i = 0; i < 20; ++i)
+    schema["anyOf"].push_back({{"type", "string"}, {"pattern", "a"}, {"maxLength", 20 + i}});
+  const auto grammar = json_schema_grammar(schema, "schema");
+  GrammarState state(grammar);
+  ASSERT_TRUE(test::reads(state, "\"xyz"));
+  EXPECT_EQ(state.n_threads(), kMostTerminals);
+  ASSERT_TRUE(test::reads(state, "a\""));
+  EXPECT_TRUE(state.complete());
+}
+
+// The ninth string is given up where all are read together, but a token may still be read by it.
+TEST(JsonSchema, ATokenIsReadByAnyOfTheAlternatives) {
+  Json schema;
+  for (int i = 0; i < 9; ++i) {
+    const std::string letter(1, static_cast<char>('a' + i));
+    schema["anyOf"].push_back({{"type", "array"},
+                               {"prefixItems", {{{"type", "string"}, {"pattern", "^x" + letter}}}},
+                               {"items", false},
+                               {"minItems", 1}});
+  }
+  GrammarState state(json_schema_grammar(schema, "schema"));
+  ASSERT_TRUE(state.read("["));
+  ASSERT_EQ(state.n_threads(), 9u);
+  EXPECT_FALSE(state.read("\"xj"));
+  ASSERT_TRUE(state.read("\"xi"));
+  EXPECT_TRUE(state.read("\"]"));
+  EXPECT_TRUE(state.complete());
+}
+
 TEST(JsonSchema, ErrorsNameThePlace) {
   std::string chain = R"({"$ref":"#/$defs/d0","$defs":{)";
   for (int i = 0; i < 20; ++i)
