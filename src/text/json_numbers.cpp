@@ -128,10 +128,12 @@ class MagnitudeWriter {
 
   // The number may end after so many digits of its fraction.
   void end_number(const Row& row, std::size_t digits) {
+    const auto& [min, max] = bounds_;
     for (const Tight t : kTights) {
+      if ((t.min && !min) || (t.max && !max)) continue;  // cannot be reached
       // Tight means equal so far; what the bound has behind decides.
-      if (t.min && (digits < bounds_.min->fraction.size() || bounds_.min->exclusive)) continue;
-      if (t.max && digits >= bounds_.max->fraction.size() && bounds_.max->exclusive) continue;
+      if (t.min && (digits < min->fraction.size() || min->exclusive)) continue;
+      if (t.max && digits >= max->fraction.size() && max->exclusive) continue;
       nfa_.add_step(row[index(t)], end_);
     }
   }
