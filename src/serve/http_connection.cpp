@@ -25,7 +25,9 @@ constexpr std::size_t kMostReadAhead = std::size_t{64} << 10;
 constexpr std::size_t kMostDiscarded = std::size_t{256} << 20;
 constexpr double kLingerSeconds = 10;
 
-std::string text_of(boost::beast::string_view text) { return std::string(text); }
+std::string text_of(boost::beast::string_view text) {
+  return std::string(text);
+}
 
 }  // namespace
 
@@ -68,11 +70,12 @@ class HttpConnection::Exchange : public HttpReply {
  private:
   template <class Action>
   void then(Action action) {
-    asio::post(*io_, [connection = connection_, number = number_,
-                      action = std::move(action)]() mutable {
-      const auto c = connection.lock();
-      if (c && c->state_ == State::Answering && c->exchange_number_ == number) action(*c);
-    });
+    asio::post(*io_,
+               [connection = connection_, number = number_, action = std::move(action)]() mutable {
+                 const auto c = connection.lock();
+                 if (c && c->state_ == State::Answering && c->exchange_number_ == number)
+                   action(*c);
+               });
   }
 
   const std::weak_ptr<HttpConnection> connection_;
@@ -118,8 +121,8 @@ void HttpConnection::close() {
 }
 
 void HttpConnection::expire_after(Timer& timer, double seconds, void (HttpConnection::*late)()) {
-  timer.expires_after(std::chrono::duration_cast<Timer::duration>(
-      std::chrono::duration<double>(seconds)));
+  timer.expires_after(
+      std::chrono::duration_cast<Timer::duration>(std::chrono::duration<double>(seconds)));
   timer.async_wait([self = shared_from_this(), late](Error error) {
     if (!error && self->state_ != State::Closed) (self.get()->*late)();
   });
@@ -182,20 +185,22 @@ void HttpConnection::on_request(Error error) {
 void HttpConnection::reject(Error error) {
   if (error == http::error::end_of_stream || error == asio::error::operation_aborted)
     return close();
-  const bool from_http = error.category() == http::make_error_code(http::error::bad_value).category();
+  const bool from_http =
+      error.category() == http::make_error_code(http::error::bad_value).category();
   if (!from_http) return close();  // the connection broke
   if (error == http::error::body_limit)
-    return refuse(413, fmt::format("the body is larger than {} bytes",
-                                   context_.settings.max_body_bytes));
+    return refuse(
+        413, fmt::format("the body is larger than {} bytes", context_.settings.max_body_bytes));
   if (error == http::error::header_limit)
-    return refuse(431, fmt::format("the header is larger than {} bytes",
-                                   context_.settings.max_header_bytes));
+    return refuse(
+        431, fmt::format("the header is larger than {} bytes", context_.settings.max_header_bytes));
   refuse(400, fmt::format("not an HTTP/1.1 request: {}", error.message()));
 }
 
 void HttpConnection::too_slow() {
   if (state_ == State::Idle && buffer_.size() == 0) return close();
-  if (state_ == State::Idle || state_ == State::Reading) refuse(408, "the request did not arrive in time");
+  if (state_ == State::Idle || state_ == State::Reading)
+    refuse(408, "the request did not arrive in time");
 }
 
 void HttpConnection::dispatch() {
@@ -222,10 +227,9 @@ void HttpConnection::dispatch() {
 void HttpConnection::watch() {
   if (watching_ || half_closed_ || buffer_.size() >= kMostReadAhead) return;
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(4096),
-                          [self = shared_from_this()](Error error, std::size_t n) {
-                            self->on_watched(error, n);
-                          });
+  socket_.async_read_some(
+      buffer_.prepare(4096),
+      [self = shared_from_this()](Error error, std::size_t n) { self->on_watched(error, n); });
 }
 
 void HttpConnection::on_watched(Error error, std::size_t n) {
@@ -254,15 +258,18 @@ void HttpConnection::probe() {
   });
 }
 
-void HttpConnection::client_gone() { close(); }
+void HttpConnection::client_gone() {
+  close();
+}
 
 std::string HttpConnection::head_of(const HttpResponse& response, std::string_view framing) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\nDate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n",
-                                 response.status, reason_phrase(response.status),
-                                 fmt::gmtime(std::time(nullptr)));
+  std::string head =
+      fmt::format("HTTP/1.1 {} {}\r\nDate: {:%a, %d %b %Y %H:%M:%S} GMT\r\n", response.status,
+                  reason_phrase(response.status), fmt::gmtime(std::time(nullptr)));
   if (!response.content_type.empty())
     head += fmt::format("Content-Type: {}\r\n", response.content_type);
-  for (const auto& [name, value] : response.headers) head += fmt::format("{}: {}\r\n", name, value);
+  for (const HttpHeaders* headers : {&context_.settings.headers, &response.headers})
+    for (const auto& [name, value] : *headers) head += fmt::format("{}: {}\r\n", name, value);
   head += framing;
   if (!keep_alive_)
     head += "Connection: close\r\n";
@@ -276,7 +283,7 @@ void HttpConnection::send(HttpResponse response) {
   answer_started_ = answer_complete_ = true;
   gone_ = nullptr;
   std::string bytes =
-      head_of(response, response.status == 204
+      head_of(response, response.status == 204 || response.status == 304
                             ? std::string()
                             : fmt::format("Content-Length: {}\r\n", response.body.size()));
   if (!head_only_) bytes += response.body;

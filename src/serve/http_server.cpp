@@ -19,19 +19,32 @@ using tcp = asio::ip::tcp;
 
 std::string_view reason_phrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 304: return "Not Modified";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 413: return "Payload Too Large";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    default: return status < 500 ? "Error" : "Internal Server Error";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 304:
+      return "Not Modified";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Payload Too Large";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return status < 500 ? "Error" : "Internal Server Error";
   }
 }
 
@@ -77,15 +90,15 @@ class HttpServer::Listener {
         fmt::format("cannot listen on {} port {}", context_.settings.host, context_.settings.port);
     boost::system::error_code error;
     tcp::resolver resolver(*io_);
-    const auto found = resolver.resolve(context_.settings.host,
-                                        std::to_string(context_.settings.port),
-                                        tcp::resolver::passive, error);
+    const auto found =
+        resolver.resolve(context_.settings.host, std::to_string(context_.settings.port),
+                         tcp::resolver::passive, error);
     if (error) throw IoError(fmt::format("{}: {}", where, error.message()));
     const tcp::endpoint endpoint = *found.begin();
     const auto check = [&] {
       if (error)
-        throw IoError(fmt::format("{}: {}; choose another with --host and --port", where,
-                                  error.message()));
+        throw IoError(
+            fmt::format("{}: {}; choose another with --host and --port", where, error.message()));
     };
     acceptor_.open(endpoint.protocol(), error), check();
     acceptor_.set_option(tcp::acceptor::reuse_address(true), error), check();
@@ -163,11 +176,16 @@ class HttpServer::Listener {
 };
 
 HttpServer::HttpServer(const HttpSettings& settings, HttpHandler handler, HttpErrorBody error_body)
-    : listener_(
-          std::make_unique<Listener>(settings, std::move(handler), std::move(error_body))) {}
+    : listener_(std::make_unique<Listener>(settings, std::move(handler), std::move(error_body))) {}
 HttpServer::~HttpServer() = default;
-int HttpServer::port() const { return listener_->port(); }
-std::size_t HttpServer::n_connections() const { return listener_->n_connections(); }
-bool HttpServer::drain(double timeout_s) { return listener_->drain(timeout_s); }
+int HttpServer::port() const {
+  return listener_->port();
+}
+std::size_t HttpServer::n_connections() const {
+  return listener_->n_connections();
+}
+bool HttpServer::drain(double timeout_s) {
+  return listener_->drain(timeout_s);
+}
 
 }  // namespace minke

@@ -26,9 +26,10 @@ struct HttpSettings {
   std::size_t max_body_bytes = std::size_t{8} << 20;
   double header_timeout_s = 10;  // from its first byte, or from the beginning of the connection
   double body_timeout_s = 60;
-  double idle_timeout_s = 75;    // between requests
-  double write_timeout_s = 60;   // a client that reads nothing for so long is gone
+  double idle_timeout_s = 75;   // between requests
+  double write_timeout_s = 60;  // a client that reads nothing for so long is gone
   std::size_t max_unsent_bytes = std::size_t{16} << 20;  // the same for one that reads too slowly
+  HttpHeaders headers = {};                              // of every answer
 };
 
 class HttpServer {

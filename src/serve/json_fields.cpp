@@ -123,8 +123,8 @@ const ApiJson* JsonFields::list(const char* key, std::size_t most) const {
 std::int32_t token_id(const ApiJson& value, const std::string& field, std::int64_t vocab) {
   const auto id = small_integer(value);
   if (!id || *id < 0 || *id >= vocab)
-    throw_bad_field(field, fmt::format("expected a token id from 0 to {}, found {}", vocab - 1,
-                                       shown(value)));
+    throw_bad_field(
+        field, fmt::format("expected a token id from 0 to {}, found {}", vocab - 1, shown(value)));
   return static_cast<std::int32_t>(*id);
 }
 

@@ -12,8 +12,8 @@ namespace minke {
 
 using ApiJson = nlohmann::ordered_json;  // schemas keep the order of their properties
 
-// The body of a request. ApiError 400 when it is not UTF-8, no JSON object, nested deeper than 64, or
-// has an object with a key twice or with more than 512 keys (keeping their order costs a search
+// The body of a request. ApiError 400 when it is not UTF-8, no JSON object, nested deeper than 64,
+// or has an object with a key twice or with more than 512 keys (keeping their order costs a search
 // for each).
 ApiJson parse_body(std::string_view body);
 
