@@ -55,9 +55,9 @@ TextPiece AnswerText::take(std::size_t n, bool all) {
   held_begin_ += n;
   while (!waiting_.empty()) {
     TextToken& token = waiting_.front();
-    const bool begins_here = token.begin < held_begin_ ||
-                             (token.bytes.empty() && token.begin == held_begin_ && !stopped_);
-    if (!begins_here && !all) break;
+    const std::size_t end = token.begin + token.bytes.size();
+    const bool is_out = stopped_ ? token.begin < held_begin_ : end <= held_begin_;
+    if (!is_out && !all) break;
     if (stopped_) token.bytes.resize(std::min(token.bytes.size(), held_begin_ - token.begin));
     piece.tokens.push_back(std::move(token));
     waiting_.pop_front();

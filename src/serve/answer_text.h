@@ -21,7 +21,7 @@ struct TextToken {
 
 struct TextPiece {
   std::string text;
-  std::vector<TextToken> tokens;  // those whose text begins in this piece
+  std::vector<TextToken> tokens;  // those whose text ends in this piece
 };
 
 class AnswerText {

@@ -24,6 +24,8 @@ constexpr std::size_t kMostReadAhead = std::size_t{64} << 10;
 // reset would take the answer away from it.
 constexpr std::size_t kMostDiscarded = std::size_t{256} << 20;
 constexpr double kLingerSeconds = 10;
+// An answer that comes so soon needs no look at whether its client is still there.
+constexpr double kProbeAfterSeconds = 0.05;
 
 std::string text_of(boost::beast::string_view text) {
   return std::string(text);
@@ -97,6 +99,7 @@ void HttpConnection::start() {
 
 void HttpConnection::refuse(int status, std::string_view message) {
   state_ = State::Answering;
+  refused_ = true;
   ++exchange_number_;
   gone_ = nullptr;
   keep_alive_ = head_only_ = answer_started_ = answer_complete_ = false;
@@ -210,7 +213,7 @@ void HttpConnection::dispatch() {
   state_ = State::Answering;
   head_only_ = message.method() == http::verb::head;
   keep_alive_ = message.keep_alive() && !context_.draining;
-  answer_started_ = answer_complete_ = half_closed_ = false;
+  answer_started_ = answer_complete_ = false;
   gone_ = nullptr;
   HttpRequest request{.method = text_of(message.method_string()),
                       .path = text_of(message.target()),
@@ -238,7 +241,10 @@ void HttpConnection::on_watched(Error error, std::size_t n) {
   buffer_.commit(n);
   if (state_ == State::Lingering) return discard();
   if (state_ != State::Answering) return wait_for_request();  // the answer was sent meanwhile
-  if (error == asio::error::eof) return probe();
+  if (error == asio::error::eof) {
+    half_closed_ = true;
+    return expire_after(read_deadline_, kProbeAfterSeconds, &HttpConnection::probe);
+  }
   if (error == asio::error::operation_aborted) return;
   if (error) return client_gone();
   watch();
@@ -246,8 +252,7 @@ void HttpConnection::on_watched(Error error, std::size_t n) {
 
 // The client sends no more. One that has closed altogether answers what is sent now with a reset.
 void HttpConnection::probe() {
-  half_closed_ = true;
-  keep_alive_ = false;
+  if (state_ != State::Answering || answer_complete_) return;
   if (http_1_0_ && !answer_started_) return client_gone();  // it does not know interim answers
   if (!answer_started_)
     queue("HTTP/1.1 102 Processing\r\n\r\n");
@@ -337,13 +342,17 @@ void HttpConnection::write_next() {
 
 void HttpConnection::answer_sent() {
   if (!keep_alive_ || context_.draining) return linger();
+  if (half_closed_ && buffer_.size() == 0) return close();
+  read_deadline_.cancel();
   state_ = State::Idle;
   if (!watching_) return wait_for_request();
   Error ignored;
   socket_.cancel(ignored);  // on_watched goes on
 }
 
+// Only a client that may still be sending needs it.
 void HttpConnection::linger() {
+  if (!refused_ && buffer_.size() == 0) return close();
   state_ = State::Lingering;
   Error ignored;
   socket_.shutdown(Socket::shutdown_send, ignored);

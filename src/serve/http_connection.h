@@ -118,7 +118,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::function<void()> gone_;
   std::uint64_t exchange_number_ = 0;  // what an earlier request's reply does has no effect
   bool first_request_ = true;
-  bool reading_ = false, watching_ = false, half_closed_ = false;
+  bool reading_ = false, refused_ = false, watching_ = false, half_closed_ = false;
   bool head_only_ = false, keep_alive_ = false, chunked_ = false, http_1_0_ = false;
   bool answer_started_ = false, answer_complete_ = false;
 };

@@ -6,8 +6,9 @@
 // sent.
 //
 // A client that closes its connection is noticed while its answer is being made: its end of stream
-// is seen, an interim line (": " in an event stream, else 102 Processing) is sent, and a closed
-// socket answers that with a reset. A client that has closed only its sending side gets its answer.
+// is seen, 50 ms later an interim line (": " in an event stream, else 102 Processing) is sent, and
+// a closed socket answers that with a reset. A client that has closed only its sending side gets
+// its answer.
 #pragma once
 #include <cstddef>
 #include <cstdint>
