@@ -150,12 +150,11 @@ void ApiRoutes::chat(std::string_view body, bool beta, std::shared_ptr<HttpReply
       std::move(requests));
 }
 
-void ApiRoutes::completions(std::string_view body, bool beta, std::shared_ptr<HttpReply> reply,
+void ApiRoutes::completions(std::string_view body, std::shared_ptr<HttpReply> reply,
                             RequestRecord record, RequestEnded ended) const {
   const CompletionRequest request = parse_completion_request(parse_body(body), limits_);
   const CommonRequest& common = request.common;
   require_model(common.model);
-  if (request.suffix && !beta) throw_bad_field("suffix", "is only allowed at /beta/completions");
   const bool logprobs = common.top_logprobs.has_value();
   std::vector<CompletionPrompt> prompts;
   std::vector<GenerationRequest> requests;

@@ -21,8 +21,8 @@ class ApiRoutes {
   // Start an answer; `ended` is called at its end, unless the function throws.
   void chat(std::string_view body, bool beta, std::shared_ptr<HttpReply> reply,
             RequestRecord record, RequestEnded ended) const;
-  void completions(std::string_view body, bool beta, std::shared_ptr<HttpReply> reply,
-                   RequestRecord record, RequestEnded ended) const;
+  void completions(std::string_view body, std::shared_ptr<HttpReply> reply, RequestRecord record,
+                   RequestEnded ended) const;
 
   HttpResponse models() const;
   HttpResponse model(std::string_view id) const;

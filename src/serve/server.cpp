@@ -184,7 +184,7 @@ void ApiServer::run_post(const RouteMatch& match, const HttpRequest& request,
     case Route::Chat:
       return api.chat(request.body, match.beta, reply, record, at_end);
     case Route::Completions:
-      return api.completions(request.body, match.beta, reply, record, at_end);
+      return api.completions(request.body, reply, record, at_end);
     case Route::Tokenize:
       return send(api.tokenize(request.body), *reply, record);
     default:
