@@ -262,6 +262,12 @@ class Use(unittest.TestCase):
         for result in decode, prefill:
             self.assertGreater(result["tokens_per_s"], 0)
             self.assertGreater(result["limit"], 0)
+        served = self.bench("serve", "--model", self.plain, "--streams", "1,3", "--tokens", 2,
+                            "--prompt", 8)["results"]
+        self.assertEqual([r["name"].split(" tiny")[0] for r in served],
+                         ["serve streams", "serve streams", "serve first token",
+                          "serve cached prefix"])
+        self.assertEqual(served[1]["shape"], "3 x 2")
         diagnosis = self.bench("doctor", "--model", self.plain)
         self.assertEqual(diagnosis["results"][0]["name"], "read bandwidth")
         self.assertEqual(diagnosis["doctor"]["stored"]["weights"], "BF16")

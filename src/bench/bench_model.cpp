@@ -64,6 +64,12 @@ void check_directory(const std::string& model) {
         model));
 }
 
+void check_directory(const ModelChoice& choice) {
+  check_directory(choice.model);
+  if (choice.weights != "auto")
+    throw UsageError("--weights is for benchmark models; a directory's weights are as they are");
+}
+
 }  // namespace
 
 BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
@@ -82,9 +88,7 @@ BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
 BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
   if (const auto config = find_benchmark_model(choice.model))
     return open_random(choice, *config, attention);
-  check_directory(choice.model);
-  if (choice.weights != "auto")
-    throw UsageError("--weights is for benchmark models; a directory's weights are as they are");
+  check_directory(choice);
   const bool absorbed = attention == AttentionForm::Absorbed;
   Model model = load_model(choice.model, {.compute = parse_compute(choice.compute),
                                           .absorbed = absorbed,
@@ -92,6 +96,24 @@ BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
                                           .mtp = false,
                                           .allow_symlinks = true,
                                           .progress = {}});
+  return {directory_name(choice.model), form_of(model), std::move(model)};
+}
+
+BenchModel open_served(const ServedModel& served) {
+  const ModelChoice& choice = served.choice;
+  const Compute compute = parse_compute(choice.compute);
+  if (auto config = find_benchmark_model(choice.model)) {
+    config->max_position_embeddings = std::max(config->max_position_embeddings, served.context);
+    config->num_nextn_predict_layers = served.modules;
+    const RandomModel options{
+        .compute = compute, .linear = random_form(choice, compute), .modules = true};
+    check_fits(choice.model, *config, options);
+    Model model = random_model(*config, options);
+    return {choice.model, form_of(model), std::move(model)};
+  }
+  check_directory(choice);
+  Model model =
+      load_model(choice.model, {.compute = compute, .allow_symlinks = true, .progress = {}});
   return {directory_name(choice.model), form_of(model), std::move(model)};
 }
 

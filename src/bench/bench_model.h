@@ -26,6 +26,15 @@ BenchModel open_model(const ModelChoice& choice, AttentionForm attention);
 BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
                        AttentionForm attention);
 
+// For prompts and decoding both, with MTP modules: those of a directory, or `modules` random ones.
+// A benchmark model takes at least `context` tokens.
+struct ServedModel {
+  ModelChoice choice;
+  Index context = 0;
+  Index modules = 0;
+};
+BenchModel open_served(const ServedModel& served);
+
 // Without loading anything.
 struct ModelSummary {
   std::string name;

@@ -131,7 +131,7 @@ class Maker {
 }  // namespace
 
 Model random_model(ModelConfig config, const RandomModel& options) {
-  config.num_nextn_predict_layers = 0;
+  if (!options.modules) config.num_nextn_predict_layers = 0;
   Model model;
   model.config = std::move(config);
   model.compute = options.compute;

@@ -10,10 +10,11 @@ struct RandomModel {
   WeightForm linear = WeightForm::E4m3;  // E4m3 (compute bf16, fp8), Bf16 (bf16) or F32 (fp32)
   bool absorbed = true;                  // kv_b_proj per head, for decoding
   bool expanded = true;                  // and whole, for prompts
+  bool modules = false;                  // MTP modules, as many as the configuration says
 };
 
 // Matrices are normal with variance 1 / inputs, so that values keep their size from layer to layer
-// and the gate spreads over all experts; norms are 1, biases 0. No MTP modules.
+// and the gate spreads over all experts; norms are 1, biases 0.
 Model random_model(ModelConfig config, const RandomModel& options);
 
 }  // namespace minke::bench

@@ -11,6 +11,7 @@
 #include "bench/gemm.h"
 #include "bench/generation.h"
 #include "bench/moe.h"
+#include "bench/serving.h"
 #include "bench/train.h"
 #include "cli/bench_doctor.h"
 #include "cli/bench_output.h"
@@ -84,6 +85,28 @@ void add_generation_benches(CLI::App& bench) {
       ->capture_default_str();
 }
 
+void add_serving_bench(CLI::App& bench) {
+  const auto serving = std::make_shared<bench::ServingBench>();
+  CLI::App* cmd =
+      add_measurement(bench, "serve", "the batch engine: streams, long prompts, prefixes, drafts",
+                      serving, bench::serving_results);
+  add_model_options(*cmd, serving->choice, kAnyModel);
+  cmd->add_option("--streams", serving->streams, "generated together, a line each")
+      ->check(CLI::Range(1, 4096))
+      ->delimiter(',')
+      ->capture_default_str();
+  cmd->add_option("--tokens", serving->tokens, "that each stream generates")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  cmd->add_option("--prompt", serving->prompt, "tokens, of the time to the first token")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  cmd->add_option("--modules", serving->modules,
+                  "random MTP modules of a benchmark model: what drafts cost, not what they gain")
+      ->check(CLI::Range(0, 1))
+      ->capture_default_str();
+}
+
 void add_layer_benches(CLI::App& bench) {
   const auto attention = std::make_shared<bench::AttentionBench>();
   add_measurement(bench, "attention", "prefill, training and decode attention", attention,
@@ -129,6 +152,7 @@ void add_bench(CLI::App& app) {
 
   add_memory_benches(*bench);
   add_generation_benches(*bench);
+  add_serving_bench(*bench);
   add_layer_benches(*bench);
 }
 

@@ -90,7 +90,7 @@ class BatchEngine::Worker {
       for (const auto& request : orders.submitted) loop_.add(request);
       for (const RequestId id : orders.cancelled) loop_.cancel(id);
       if (orders.cancel_all || orders.stop) loop_.cancel_all();
-      if (orders.stop) return;
+      if (orders.stop) return loop_.save_prefixes();
       if (!loop_.idle()) loop_.step();
       publish();
     }

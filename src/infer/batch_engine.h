@@ -26,6 +26,8 @@ struct BatchSettings {
   Index prefill_chunk = 512;     // prompt tokens in one step
   bool prefix_cache = true;
   Drafting drafting = Drafting::Auto;
+  std::string prefix_dir = {};   // prefixes are read from there at the start and left there at the
+                                 // end; empty: not
 };
 
 // The queue is full; try again in about retry_after_s.

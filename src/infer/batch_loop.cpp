@@ -69,7 +69,11 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
             settings.cache_bytes / static_cast<Index>(layout_of(model, settings.drafting).bytes())),
       prefixes_(pool_),
       runner_(model, rule),
-      drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {}
+      drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
+  if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
+  store_.emplace(settings.prefix_dir, model, pool_.layout());
+  store_->load(prefixes_, pool_);
+}
 
 void BatchLoop::add(std::shared_ptr<ActiveRequest> request) {
   requests_.emplace(request->id, request);
@@ -174,16 +178,8 @@ void BatchLoop::make_room(std::span<const StepPiece> pieces) {
 }
 
 void BatchLoop::run(std::span<const StepPiece> pieces, bool make_drafts, DraftTiming timing) {
-  std::vector<PieceResult> results;
   ++counts_.steps;
-  try {
-    results = runner_.run(pieces, make_drafts, timing);
-  } catch (const std::exception& e) {
-    log_warning(fmt::format("a step of {} sequences failed, their requests end: {}", pieces.size(),
-                            e.what()));
-    for (const StepPiece& piece : pieces) finish(*piece.sequence, FinishReason::Error);
-    return;
-  }
+  std::vector<PieceResult> results = runner_.run(pieces, make_drafts, timing);
   for (std::size_t i = 0; i < results.size(); ++i) {
     timing.n_accepted += results[i].accepted_draft;
     finish_piece(pieces[i], results[i]);
@@ -336,6 +332,15 @@ void BatchLoop::cancel(RequestId id) {
 
 void BatchLoop::cancel_all() {
   while (!requests_.empty()) cancel(requests_.begin()->first);
+}
+
+void BatchLoop::save_prefixes() const {
+  if (!store_) return;
+  try {
+    store_->save(prefixes_, pool_);
+  } catch (const std::exception& e) {
+    log_warning(fmt::format("prefixes are not kept: {}", e.what()));
+  }
 }
 
 BatchStatistics BatchLoop::statistics() const {

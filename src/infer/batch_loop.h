@@ -2,10 +2,11 @@
 // One thread at a time; infer/batch_engine.h is the way in from many.
 #pragma once
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "infer/batch_step.h"
-#include "infer/prefix_cache.h"
+#include "infer/prefix_store.h"
 
 namespace minke {
 
@@ -27,9 +28,11 @@ class BatchLoop {
   bool idle() const { return requests_.empty(); }
   Index n_requests() const { return static_cast<Index>(requests_.size()); }
   Index n_not_started() const;
-  // Admits who can begin, runs one step on the model, tells the sinks. A sink that throws ends its
-  // own request; what is thrown by the step itself ends those that took part in it.
+  // Admits who can begin, runs one step on the model, tells the sinks. A sink, sampler or
+  // constraint that throws, and a sequence that the model cannot compute, ends its own request.
   void step();
+  // Leaves the prefixes in prefix_dir, if there is one. A disk that fails is a warning.
+  void save_prefixes() const;
   // pages, counts and drafting; running and waiting of requests.
   BatchStatistics statistics() const;
 
@@ -63,6 +66,7 @@ class BatchLoop {
   BatchSettings settings_;
   PagePool pool_;
   PrefixCache prefixes_;
+  std::optional<PrefixStore> store_;
   StepRunner runner_;
   DraftSwitch drafts_;
   std::map<RequestId, std::shared_ptr<ActiveRequest>> requests_;

@@ -116,6 +116,55 @@ TEST_F(BatchLoopTest, DraftsAreMadeCheckedAndSometimesRight) {
   EXPECT_EQ(s.generated_tokens, 320u);
 }
 
+TEST_F(BatchLoopTest, DraftsOfAPerfectModuleAreAllAccepted) {
+  const Model perfect = model_with_perfect_module();
+  for (const double temperature : {0., 1.}) {
+    TestBench bench(perfect, {.drafting = Drafting::Always});
+    const auto sink = bench.add(request_of(prompt, 41, {.temperature = temperature, .seed = 2}));
+    bench.run();
+    const BatchStatistics s = bench.loop.statistics();
+    EXPECT_EQ(sink->ids().size(), 41u);
+    EXPECT_EQ(s.accepted, s.drafted);
+    EXPECT_EQ(s.steps, 1u + 20u);  // the prompt, then two tokens a step
+  }
+  TestBench measuring(perfect, {.drafting = Drafting::Auto});
+  measuring.ids_of(request_of(prompt, 60));
+  EXPECT_GT(measuring.loop.statistics().draft_gain, 0);
+}
+
+// The drafts of a module whose rows in the cache were never wrong: computed over the whole text.
+TEST_F(BatchLoopTest, TheModulesRowsAreThoseOfTheWholeText) {
+  TestBench bench(model, {.prefill_chunk = 30, .drafting = Drafting::Always});
+  Ids all = prompt;
+  for (const std::int32_t id : bench.ids_of(request_of(prompt, 120, {.seed = 4})))
+    all.push_back(id);
+
+  SequenceCache cache(model.config, DType::F32);
+  const Index n = static_cast<Index>(all.size()) - 1;
+  cache.reserve(n);
+  const Segment segment{&cache, n, AttentionForm::Expanded};
+  const Tensor h =
+      cached_forward(model, std::span(all).first(static_cast<std::size_t>(n)), {&segment, 1});
+  const Tensor state =
+      cached_mtp_forward(model, 0, std::span(all).subspan(1), h.v2(), {&segment, 1});
+  const Tensor logits = output_logits(model, state.v2());
+  Sampler sampler({.seed = 4});
+  std::uint64_t drafted = 0, accepted = 0;
+  // A step has tokens up to `last`, drafts the next one, and gains one more if that was right.
+  for (std::size_t last = prompt.size(); last + 2 < all.size();) {
+    const auto row = logits.v2().rows(static_cast<Index>(last) - 1, 1);
+    const std::int32_t guess = sampler.sample({&row(0, 0), static_cast<std::size_t>(row.extent(1))},
+                                              {std::span(all).first(last + 1), {}});
+    const bool right = guess == all[last + 1];
+    ++drafted;
+    accepted += right;
+    last += right ? 2 : 1;
+  }
+  EXPECT_EQ(bench.loop.statistics().drafted, drafted);
+  EXPECT_EQ(bench.loop.statistics().accepted, accepted);
+  EXPECT_GT(accepted, 0u);
+}
+
 TEST_F(BatchLoopTest, AModelWithTwoModulesOrNoneGenerates) {
   for (const Index modules : {0, 2}) {
     const Model other = small_engine_model(Compute::Fp32, modules);
@@ -301,6 +350,27 @@ TEST_F(BatchLoopTest, ASinkOrConstraintThatThrowsEndsItsOwnRequestOnly) {
   EXPECT_EQ(broken->done, 1);
   ASSERT_EQ(broken->choices.size(), 3u);
   for (const auto& choice : broken->choices) EXPECT_EQ(choice.finished, FinishReason::Error);
+}
+
+TEST_F(BatchLoopTest, WhatTheModelCannotComputeEndsAlone) {
+  const Silent silent;
+  TestBench bench(model, {.drafting = Drafting::Always});
+  const Ids expected = bench.ids_of(request_of(prompt, 12));
+  const auto early = bench.add(request_of(prompt, 12));
+  bench.loop.step();
+  bench.loop.step();
+  const auto bad = std::make_shared<RecordingSink>();
+  auto active = make_active(model.config, 100, 10, request_of(prompt, 12), bad);
+  active->request.prompt[66] = 1000;  // past the checks of a request
+  active->id = ++bench.last_id;
+  bench.loop.add(active);
+  const auto late = bench.add(request_of(prompt, 12));
+  bench.run();
+  EXPECT_EQ(early->ids(), expected);
+  EXPECT_EQ(late->ids(), expected);
+  EXPECT_TRUE(bad->ids().empty());
+  EXPECT_EQ(bad->choices[0].finished, FinishReason::Error);
+  EXPECT_EQ(bad->done, 1);
 }
 
 TEST_F(BatchLoopTest, RequestsThatCannotBeServedAreRefused) {

@@ -1,7 +1,10 @@
 #include "infer/batch_step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "base/log.h"
 #include "base/threads.h"
 #include "infer/token_score.h"
 #include "ops/permute.h"
@@ -32,6 +35,21 @@ Tensor gather(View2<const float> h, std::span<const Index> rows) {
 
 std::vector<PieceResult> StepRunner::run(std::span<const StepPiece> pieces, bool make_drafts,
                                          DraftTiming& timing) {
+  before_.clear();
+  for (const StepPiece& piece : pieces) before_.push_back(piece.sequence->cached());
+  try {
+    return run_together(pieces, make_drafts, timing);
+  } catch (const std::exception& e) {
+    log_warning(fmt::format("a step of {} sequences failed, each is tried alone: {}", pieces.size(),
+                            e.what()));
+  }
+  timing.only_decoding = false;  // times of such a step say nothing
+  return run_alone(pieces);
+}
+
+// Throws only while no token has been chosen.
+std::vector<PieceResult> StepRunner::run_together(std::span<const StepPiece> pieces,
+                                                  bool make_drafts, DraftTiming& timing) {
   const auto start = Clock::now();
   std::vector<PieceResult> results(pieces.size());
   const Tensor h = main_model(pieces);
@@ -46,15 +64,29 @@ std::vector<PieceResult> StepRunner::run(std::span<const StepPiece> pieces, bool
   return results;
 }
 
+std::vector<PieceResult> StepRunner::run_alone(std::span<const StepPiece> pieces) {
+  const std::vector<Index> before = before_;
+  std::vector<PieceResult> results(pieces.size());
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    pieces[p].sequence->cache().truncate(before[p]);
+    before_ = {before[p]};
+    DraftTiming not_measured;
+    try {
+      results[p] = std::move(run_together(pieces.subspan(p, 1), false, not_measured).front());
+    } catch (const std::exception& e) {
+      results[p].error = e.what();
+    }
+  }
+  return results;
+}
+
 // -> states [T, D] of all new tokens.
 Tensor StepRunner::main_model(std::span<const StepPiece> pieces) {
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
-  before_.clear();
   for (const StepPiece& piece : pieces) {
     BatchSequence& s = *piece.sequence;
     const Index begin = s.cached();
-    before_.push_back(begin);
     s.cache().reserve(begin + piece.n_tokens);
     for (Index i = begin; i < begin + piece.n_tokens; ++i)
       tokens.push_back(i < s.total() ? s.token(i) : *s.draft);
@@ -131,10 +163,24 @@ void StepRunner::choose_tokens(BatchSequence& s, View2<float> logits, PieceResul
   result.ended = s.accept(result.tokens.back().id);
 }
 
-// The module runs over the positions that the main model has gained: each with its state and the
-// token after it. Sequences whose rows of the module do not keep up are left out.
+// A module that fails stops nobody: its rows then do not keep up, and there are no drafts.
 void StepRunner::draft(std::span<const StepPiece> pieces, const Tensor& h,
                        const std::vector<PieceResult>& results) {
+  try {
+    run_module(pieces, h, results);
+  } catch (const std::exception& e) {
+    log_warning(fmt::format("drafts of {} sequences failed: {}", pieces.size(), e.what()));
+    for (const StepPiece& piece : pieces) {
+      piece.sequence->draft.reset();
+      piece.sequence->module_rows = false;
+    }
+  }
+}
+
+// The module runs over the positions that the main model has gained: each with its state and the
+// token after it. Sequences whose rows of the module do not keep up are left out.
+void StepRunner::run_module(std::span<const StepPiece> pieces, const Tensor& h,
+                            const std::vector<PieceResult>& results) {
   const Index module_layer = model_.config.num_hidden_layers;
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
@@ -167,7 +213,7 @@ void StepRunner::draft(std::span<const StepPiece> pieces, const Tensor& h,
     try {
       s.draft = s.guess(as_span(logits.v2(), i));
     } catch (const std::exception&) {
-      s.module_rows = false;  // a module that cannot draft stops nobody
+      s.module_rows = false;
     }
   });
 }

@@ -25,9 +25,10 @@ class StepRunner {
  public:
   StepRunner(const Model& model, AcceptanceRule rule) : model_(model), rule_(rule) {}
 
-  // Caches hold the new rows afterwards, without those of rejected drafts. What concerns one
-  // sequence (a sampler or constraint that throws) is in its result; what is thrown concerns all.
-  // Fills the times and counts of `timing`.
+  // Caches hold the new rows afterwards, without those of rejected drafts. Nothing is thrown: what
+  // fails for one sequence (a sampler or constraint that throws) is in its result; when the pass
+  // fails, each piece runs alone, so that only what fails by itself ends. Fills the times of
+  // `timing`, or takes it out of what is timed.
   std::vector<PieceResult> run(std::span<const StepPiece> pieces, bool make_drafts,
                                DraftTiming& timing);
 
@@ -37,6 +38,9 @@ class StepRunner {
     Index row, n;  // in the logits: n = 1, or 2 with a draft to be checked
   };
 
+  std::vector<PieceResult> run_together(std::span<const StepPiece> pieces, bool make_drafts,
+                                        DraftTiming& timing);
+  std::vector<PieceResult> run_alone(std::span<const StepPiece> pieces);
   Tensor main_model(std::span<const StepPiece> pieces);
   void score_prompts(std::span<const StepPiece> pieces, const Tensor& h);
   void choose(std::span<const StepPiece> pieces, const Tensor& h,
@@ -44,6 +48,8 @@ class StepRunner {
   void choose_tokens(BatchSequence& sequence, View2<float> logits, PieceResult& result) const;
   void draft(std::span<const StepPiece> pieces, const Tensor& h,
              const std::vector<PieceResult>& results);
+  void run_module(std::span<const StepPiece> pieces, const Tensor& h,
+                  const std::vector<PieceResult>& results);
 
   const Model& model_;
   AcceptanceRule rule_;

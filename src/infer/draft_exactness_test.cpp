@@ -126,7 +126,7 @@ void expect_exact(Index n) {
 }
 
 TEST(DraftExactness, SampledContinuationsFollowTheModelWithAndWithoutDrafts) {
-  expect_exact(4'000);
+  expect_exact(2'500);
 }
 
 TEST(DraftExactness, DISABLED_OfAMillionContinuations) {
@@ -136,7 +136,7 @@ TEST(DraftExactness, DISABLED_OfAMillionContinuations) {
 TEST(DraftExactness, AWrongRuleOfAcceptanceIsNoticed) {
   const std::vector<double> expected = probabilities();
   for (std::uint64_t seed = 1; seed <= 5; ++seed)
-    EXPECT_LT(p_value(sample(4'000, seed, Drafting::Always, accept_all), expected), 1e-6);
+    EXPECT_LT(p_value(sample(1'000, seed, Drafting::Always, accept_all), expected), 1e-6);
 }
 
 // One random number for both draws: far more drafts are right than if they were independent.

@@ -81,6 +81,31 @@ void PrefixCache::insert(Tokens prompt, std::span<const PageId> pages, bool modu
   }
 }
 
+std::vector<PrefixCache::Entry> PrefixCache::entries() const {
+  std::vector<Entry> all;
+  for (const auto& [hash, block] : blocks_) {
+    std::vector<const Block*> chain;
+    for (const Block* b = block.get(); b; b = b->parent) chain.push_back(b);
+    Entry entry{{}, block->page, block->module_rows};
+    for (auto b = chain.rbegin(); b != chain.rend(); ++b)
+      entry.prefix.insert(entry.prefix.end(), (*b)->tokens.begin(), (*b)->tokens.end());
+    all.push_back(std::move(entry));
+  }
+  return all;
+}
+
+bool PrefixCache::add_last(Tokens prefix, PageId page, bool module_rows) {
+  const std::size_t last = prefix.size() / static_cast<std::size_t>(kKeyTile) - 1;
+  Block* parent = nullptr;
+  for (std::size_t i = 0; i < last; ++i) {
+    parent = child(parent, block_of(prefix, i));
+    if (!parent) return false;
+  }
+  if (child(parent, block_of(prefix, last))) return false;
+  add(parent, block_of(prefix, last), page, module_rows);
+  return true;
+}
+
 void PrefixCache::remove(Block* block) {
   leaves_.erase(block);
   pool_.unkeep(block->page);

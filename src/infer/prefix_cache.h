@@ -44,6 +44,16 @@ class PrefixCache {
   void insert(std::span<const std::int32_t> prompt, std::span<const PageId> pages,
               bool module_rows);
 
+  // Every block, with the tokens from the beginning of its prompt.
+  struct Entry {
+    std::vector<std::int32_t> prefix;
+    PageId page;
+    bool module_rows;
+  };
+  std::vector<Entry> entries() const;
+  // Adds the last block of `prefix` (whole blocks) when all before it are there and it is not.
+  bool add_last(std::span<const std::int32_t> prefix, PageId page, bool module_rows);
+
   // Drops blocks until `n` pages of the pool are free or nothing is left that would free one.
   void make_room(Index n);
   void clear();

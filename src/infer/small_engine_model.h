@@ -15,12 +15,9 @@ namespace minke {
 
 using Ids = std::vector<std::int32_t>;
 
-// Written as a model directory and read again: both forms of attention, groups, compressed queries,
-// shared experts, and `mtp` modules.
-inline Model small_engine_model(Compute compute, Index mtp = 1,
-                                std::optional<ModelConfig> config = std::nullopt) {
-  const ModelConfig c = config.value_or(small_config(mtp));
-  ModelParameters<Tensor> parameters = small_parameters(c);
+// Written as a model directory and read again.
+inline Model engine_model(Compute compute, const ModelConfig& c,
+                          ModelParameters<Tensor> parameters) {
   const auto dir = std::filesystem::temp_directory_path() /
                    ("minke_small_engine_model_" + std::to_string(getpid()));
   std::filesystem::create_directories(dir);
@@ -28,6 +25,31 @@ inline Model small_engine_model(Compute compute, Index mtp = 1,
   Model model = load_model(dir, {.compute = compute});
   std::filesystem::remove_all(dir);
   return model;
+}
+
+// Both forms of attention, groups, compressed queries, shared experts, and `mtp` modules.
+inline Model small_engine_model(Compute compute, Index mtp = 1,
+                                std::optional<ModelConfig> config = std::nullopt) {
+  const ModelConfig c = config.value_or(small_config(mtp));
+  return engine_model(compute, c, small_parameters(c));
+}
+
+// A model whose module is always right. Blocks add nothing, so that the main model's next token
+// depends on the last one alone; and the module takes the embedding of its token for the state.
+inline Model model_with_perfect_module() {
+  const ModelConfig c = small_config(1);
+  ModelParameters<Tensor> p = small_parameters(c);
+  visit_parameters(c, p, [&](const ParameterSpec& spec, Tensor& t) {
+    const auto set = [&](float value) {
+      for (Index i = 0; i < t.size(); ++i) t.flat()(i) = value;
+    };
+    if (spec.role == Role::Norm) set(1);
+    if (spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight")) set(0);
+    if (spec.role != Role::EhProj) return;
+    set(0);
+    for (Index i = 0; i < c.hidden_size; ++i) t.v2()(i, i) = 1;
+  });
+  return engine_model(Compute::Fp32, c, std::move(p));
 }
 
 inline Ids random_prompt(Index n, Index vocabulary, std::uint64_t seed) {
