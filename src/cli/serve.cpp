@@ -21,7 +21,8 @@ namespace {
 
 struct ServeFlags {
   ModelFlags model;
-  std::string host = "127.0.0.1", served_name, chat_template, api_key_file, cors_origin, access_log;
+  std::string host = "127.0.0.1", served_name, chat_template, api_key_file, cors_origin, access_log,
+              prefix_dir;
   std::string draft = "auto";
   std::int64_t port = 8080;
   std::int64_t max_batch = 64, max_waiting = 256, cache_bytes = 0, context = 0;
@@ -50,6 +51,8 @@ struct ServeFlags {
     field("context", context, "most tokens of a sequence, 0: the model's", at_least(0));
     field("prefill-chunk", prefill_chunk, "prompt tokens in one step", at_least(1));
     field("prefix-cache", prefix_cache, "keep prompts' rows for prompts that begin alike");
+    field("prefix-dir", prefix_dir,
+          "directory that keeps cached prefixes from one start to the next (default: none)");
     field("draft", draft, "guess tokens with the MTP module: off, auto (where it pays) or always",
           one_of({"off", "auto", "always"}));
     field("max-tokens", max_tokens, "new tokens of a chat answer that asks for no number",
@@ -113,7 +116,8 @@ BatchSettings batch_settings(const ServeFlags& f) {
           .prefix_cache = f.prefix_cache,
           .drafting = f.draft == "off"    ? Drafting::Off
                       : f.draft == "auto" ? Drafting::Auto
-                                          : Drafting::Always};
+                                          : Drafting::Always,
+          .prefix_dir = f.prefix_dir};
 }
 
 ApiKeys load_keys(const ServeFlags& f) {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "text/grammar.h"
+#include "text/grammar_state.h"
 #include "text/json_schema.h"
 #include "text/token_trie.h"
 
@@ -44,8 +44,7 @@ class GrammarConstraint : public TokenConstraint {
   }
   void accept(std::int32_t id) override {
     if (contains(stop_ids_, id)) return;
-    [[maybe_unused]] bool read = true;
-    for (const char c : vocabulary_->bytes(id)) read = state_.step(static_cast<std::uint8_t>(c));
+    [[maybe_unused]] const bool read = state_.read(vocabulary_->bytes(id));
     MINKE_ASSERT(read);
   }
   std::unique_ptr<TokenConstraint> clone() const override {
@@ -100,9 +99,7 @@ class ToolCallConstraint : public TokenConstraint {
     if (phase_ == Phase::Ended) return;
     // Text behind a call begins another one.
     if (phase_ == Phase::CallEnded) enter(Phase::Call, parts_->grammars.next_call);
-    [[maybe_unused]] bool read = true;
-    for (const char c : parts_->vocabulary->bytes(id))
-      read = text_->step(static_cast<std::uint8_t>(c));
+    [[maybe_unused]] const bool read = text_->read(parts_->vocabulary->bytes(id));
     MINKE_ASSERT(read);
   }
 

@@ -22,7 +22,7 @@
 
 namespace minke {
 
-// What all constraints of a tokenizer share; built once (some 100 ms for 128 Ki tokens), any number
+// What all constraints of a tokenizer share; built once (some 50 ms for 128 Ki tokens), any number
 // of threads may use it. Padding of the logits beyond the vocabulary is never allowed.
 class TokenTrie;
 std::shared_ptr<const TokenTrie> constraint_vocabulary(const Tokenizer& tokenizer);

@@ -175,25 +175,28 @@ std::optional<ByteDfa> ByteNfa::determinise(State start, State end, std::size_t 
   std::map<Set, ByteDfa::State> names;
   std::vector<Set> sets;
   std::size_t done = 0;
-  const auto name = [&](Set set, bool at_begin) {
-    set = closure(std::move(set), at_begin, false, done);
-    const auto [it, added] =
-        names.emplace(std::move(set), static_cast<ByteDfa::State>(sets.size()));
-    if (added) {
-      const Set at_end = closure(it->first, at_begin, true, done);
-      dfa.add_state(std::binary_search(at_end.begin(), at_end.end(), end));
-      sets.push_back(it->first);
-    }
-    return it->second;
+  const auto add = [&](const Set& set, bool at_begin) {
+    const Set at_end = closure(set, at_begin, true, done);
+    sets.push_back(set);
+    return dfa.add_state(std::binary_search(at_end.begin(), at_end.end(), end));
   };
-  name({start}, true);
+  const auto name = [&](Set set) {
+    set = closure(std::move(set), false, false, done);
+    const auto known = names.find(set);
+    if (known != names.end()) return known->second;
+    const ByteDfa::State added = add(set, false);
+    names.emplace(std::move(set), added);
+    return added;
+  };
+  // Has no name: the same set later on may not end where an empty text may ($^).
+  add(closure({start}, true, false, done), true);
   for (std::size_t s = 0; s < sets.size(); ++s) {
     const Set set = sets[s];
     const std::vector<int> begins = interval_begins(set);
     for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
       Set reached = targets(set, begins[i], done);
       if (!reached.empty()) {
-        const ByteDfa::State to = name(std::move(reached), false);
+        const ByteDfa::State to = name(std::move(reached));
         std::fill(dfa.next[s].begin() + begins[i], dfa.next[s].begin() + begins[i + 1], to);
       }
       if (done > work || sets.size() > most_states) {

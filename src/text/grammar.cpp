@@ -16,6 +16,56 @@ struct Overloaded : Fs... {
   using Fs::operator()...;
 };
 
+// The rules that a rule names.
+std::vector<RuleId> parts_of(const Rule& rule) {
+  return std::visit(Overloaded{[](const TerminalRule&) { return std::vector<RuleId>(); },
+                               [](const LiteralsRule& r) { return r.next; },
+                               [](const ObjectRule& r) {
+                                 std::vector<RuleId> out;
+                                 for (const auto& p : r.properties) out.push_back(p.value);
+                                 if (r.others)
+                                   out.insert(out.end(), {r.others->key, r.others->value});
+                                 return out;
+                               },
+                               [](const ArrayRule& r) {
+                                 std::vector<RuleId> out = r.first;
+                                 if (r.items) out.push_back(*r.items);
+                                 return out;
+                               },
+                               [](const AnyOfRule& r) { return r.parts; },
+                               [](const SequenceRule& r) { return r.parts; }},
+                    rule.body);
+}
+
+// How many rules are entered together with one. Alternatives are entered without reading a byte, so
+// no rule may come back to itself that way.
+class AlternativesCount {
+ public:
+  explicit AlternativesCount(const std::vector<Rule>& rules)
+      : rules_(rules), count_(rules.size()) {}
+
+  std::size_t of(RuleId id) {
+    const auto* any_of = std::get_if<AnyOfRule>(&rules_[id].body);
+    if (!any_of) return 1;
+    if (count_[id] == kOpen)
+      throw ConfigError("a schema is its own alternative; put an array or an object between");
+    if (count_[id] > 0) return count_[id];
+    count_[id] = kOpen;
+    std::size_t sum = 0;
+    for (const RuleId part : any_of->parts) sum += of(part);
+    if (sum > kMostThreads)
+      throw ConfigError(
+          fmt::format("{} alternatives at one place; at most {} are supported", sum, kMostThreads));
+    return count_[id] = sum;
+  }
+
+ private:
+  static constexpr std::size_t kOpen = ~std::size_t{0};
+
+  const std::vector<Rule>& rules_;
+  std::vector<std::size_t> count_;  // 0: not known yet, or none
+};
+
 }  // namespace
 
 RuleId Grammar::add(Rule rule) {
@@ -97,9 +147,29 @@ std::uint32_t Grammar::levels_of(const Rule& rule) const {
                     rule.body);
 }
 
+std::vector<RuleId> Grammar::reachable() const {
+  std::vector<bool> seen(rules_.size());
+  std::vector<RuleId> out = {root_};
+  seen[root_] = true;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    for (const RuleId part : parts_of(rules_[out[i]])) {
+      if (seen[part]) continue;
+      seen[part] = true;
+      out.push_back(part);
+    }
+  }
+  return out;
+}
+
+void Grammar::check_alternatives() const {
+  AlternativesCount count(rules_);
+  for (const RuleId id : reachable()) count.of(id);
+}
+
 void Grammar::finish(RuleId root, std::uint32_t outer_levels) {
   root_ = root;
   outer_levels_ = outer_levels;
+  check_alternatives();
   // From below: after n rounds all rules that have a text of n levels know it.
   for (bool changed = true; changed;) {
     changed = false;

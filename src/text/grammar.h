@@ -1,8 +1,7 @@
-// Grammars of JSON texts, and a recogniser that reads a text byte by byte: it knows at any moment
-// which bytes may come next. A pushdown automaton: finite automata for strings and numbers, a stack
-// for what is nested. Alternatives that begin alike are followed side by side.
+// Grammars of JSON texts, as rules that refer to each other. GrammarState (grammar_state.h) reads a
+// text by them.
 //
-// It accepts a part of JSON that every reader takes and that a generator cannot stretch for ever:
+// They accept a part of JSON that every reader takes and that a generator cannot stretch for ever:
 // between tokens nothing, one space, or a line break with at most 4 spaces or a tab for each level;
 // at most 64 levels. There is no dead end: what has been accepted can always be completed.
 #pragma once
@@ -22,9 +21,10 @@ using RuleId = std::uint32_t;
 inline constexpr std::uint32_t kDeepestNesting = 64;
 inline constexpr std::uint32_t kNeverFits = 1 << 20;  // of Rule::levels: no text is finite
 inline constexpr std::uint32_t kUnbounded = ~std::uint32_t{0};
-// Alternatives that are followed at once. Beyond, the last ones are given up: the text stays one of
-// the grammar, some others become impossible.
-inline constexpr std::size_t kMostThreads = 64;
+// Alternatives that are followed at once, and of them those inside a string or a number, which cost
+// the most to look at. Beyond, the last ones are given up: the text stays one of the grammar, some
+// others become impossible.
+inline constexpr std::size_t kMostThreads = 64, kMostTerminals = 8;
 
 // A text that an automaton accepts. With `inside` set it counts how often a character begins there
 // (StringDfa) and keeps that within min..max.
@@ -90,19 +90,21 @@ class Grammar {
   RuleId literal(std::string text) { return add({LiteralsRule{{std::move(text)}, {}}}); }
 
   // Ends the construction. `outer_levels`: those around the text. Throws ConfigError when no text
-  // with at most 64 levels matches `root`.
+  // with at most 64 levels matches `root`, when a rule is its own alternative, or when there are
+  // more alternatives at one place than are followed.
   void finish(RuleId root, std::uint32_t outer_levels = 0);
 
   const Rule& rule(RuleId id) const { return rules_[id]; }
   RuleId root() const { return root_; }
   std::uint32_t outer_levels() const { return outer_levels_; }
-  std::size_t size() const { return rules_.size(); }
   bool fits(RuleId id, std::uint32_t level) const {
     return level + rules_[id].levels <= kDeepestNesting;
   }
 
  private:
   std::uint32_t levels_of(const Rule& rule) const;
+  std::vector<RuleId> reachable() const;
+  void check_alternatives() const;
 
   std::vector<Rule> rules_;
   RuleId root_ = 0;
@@ -112,53 +114,5 @@ class Grammar {
 
 // Any JSON object.
 std::shared_ptr<const Grammar> json_object_grammar();
-
-// Where a rule's text has got to, with what comes after it (`parent`). Frames are not changed once
-// others refer to them, so copying a state costs a few words.
-struct GrammarFrame {
-  enum class Phase : std::uint8_t { Open, First, Key, Colon, Value, Next, Comma };
-
-  RuleId rule = 0;
-  Phase phase = Phase::Open;
-  std::uint16_t level = 0;     // containers around, this one included
-  std::uint16_t space = 0;     // of the present whitespace: see grammar_state.cpp
-  std::uint32_t position = 0;  // state of a terminal, bytes of a literal or key, part of a sequence
-  std::uint32_t count = 0;     // characters, items, or the property that may come next
-  std::uint32_t low = 0, high = 0;  // literals or keys that begin like this; low: the one chosen
-  std::shared_ptr<const GrammarFrame> parent;
-
-  bool operator==(const GrammarFrame&) const = default;
-};
-
-class GrammarState {
- public:
-  explicit GrammarState(std::shared_ptr<const Grammar> grammar);
-
-  // Reads one more byte. False when it may not come here; the state is then of no use.
-  bool step(std::uint8_t byte);
-  // The text may end here.
-  bool complete() const;
-
-  // A finite automaton that reads at the moment, so that a caller may run it by itself.
-  struct Terminal {
-    const TerminalRule* rule;
-    ByteDfa::State state;
-    std::uint32_t count;
-  };
-  std::size_t n_threads() const { return threads_.size(); }
-  std::optional<Terminal> terminal(std::size_t thread) const;
-  // This thread alone; and with its terminal behind it, none when nothing may follow.
-  GrammarState only(std::size_t thread) const;
-  std::optional<GrammarState> behind_terminal(std::size_t thread) const;
-
- private:
-  using Frame = GrammarFrame;
-  using Parent = std::shared_ptr<const GrammarFrame>;
-  class Reader;
-
-  std::shared_ptr<const Grammar> grammar_;
-  std::vector<Frame> threads_;
-  bool ended_ = false;  // some thread has read its whole text
-};
 
 }  // namespace minke

@@ -1,9 +1,9 @@
-// The recogniser of grammar.h: how a byte moves each thread.
+#include "text/grammar_state.h"
+
 #include <algorithm>
 #include <utility>
 
 #include "base/error.h"
-#include "text/grammar.h"
 
 namespace minke {
 namespace {
@@ -82,8 +82,11 @@ class GrammarState::Reader {
   static Parent keep(Frame frame) { return std::make_shared<const Frame>(std::move(frame)); }
 
   void stay(Frame frame) {
-    if (out.size() < kMostThreads && std::find(out.begin(), out.end(), frame) == out.end())
-      out.push_back(std::move(frame));
+    if (out.size() == kMostThreads || std::find(out.begin(), out.end(), frame) != out.end()) return;
+    if (std::holds_alternative<TerminalRule>(grammar_.rule(frame.rule).body) &&
+        ++n_terminals_ > kMostTerminals)
+      return;
+    out.push_back(std::move(frame));
   }
   // The byte was the last one of the frame's text.
   void leave(const Frame& frame) {
@@ -317,6 +320,7 @@ class GrammarState::Reader {
 
   const Grammar& grammar_;
   std::uint8_t byte_;
+  std::size_t n_terminals_ = 0;
 };
 
 GrammarState::GrammarState(std::shared_ptr<const Grammar> grammar) : grammar_(std::move(grammar)) {
@@ -329,6 +333,19 @@ bool GrammarState::step(std::uint8_t byte) {
   threads_ = std::move(reader.out);
   ended_ = reader.ended;
   return ended_ || !threads_.empty();
+}
+
+bool GrammarState::read(std::string_view bytes) {
+  const auto read_from = [&](GrammarState state) {
+    for (const char c : bytes)
+      if (!state.step(static_cast<std::uint8_t>(c))) return false;
+    *this = std::move(state);
+    return true;
+  };
+  if (read_from(*this)) return true;
+  for (std::size_t thread = 0; thread < n_threads(); ++thread)
+    if (read_from(only(thread))) return true;
+  return false;
 }
 
 bool GrammarState::complete() const {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/grammar.h"
+#include "text/grammar_state.h"
 
 namespace minke::test {
 

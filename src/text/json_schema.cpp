@@ -21,7 +21,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Keywords = std::vector<std::string_view>;
 
-constexpr std::size_t kMostAlternatives = kMostThreads;
 constexpr int kDeepestReference = 16;
 constexpr int kDeepestSchema = 128;
 constexpr std::uint64_t kLargestCount = 1u << 30;  // of lengths and items
@@ -59,48 +58,9 @@ class SchemaCompiler {
   SchemaCompiler(Grammar& grammar, const Json& root, std::string where, SchemaBudget& budget)
       : grammar_(grammar), root_(root), where_(std::move(where)), budget_(budget) {}
 
-  RuleId compile() {
-    const auto first = static_cast<RuleId>(grammar_.size());
-    const RuleId id = add(root_, where_);
-    AlternativesCheck(grammar_, where_).check(first);
-    return id;
-  }
+  RuleId compile() { return add(root_, where_); }
 
  private:
-  // Alternatives are entered without reading a byte: no rule may come back to itself that way, nor
-  // may there be more of them than are followed.
-  class AlternativesCheck {
-   public:
-    AlternativesCheck(const Grammar& grammar, const std::string& where)
-        : grammar_(grammar), where_(where), count_(grammar.size()) {}
-    void check(RuleId first) {
-      for (RuleId id = first; id < grammar_.size(); ++id) count(id, 0);
-    }
-
-   private:
-    static constexpr std::size_t kOpen = ~std::size_t{0};
-
-    std::size_t count(RuleId id, int depth) {
-      const auto* any_of = std::get_if<AnyOfRule>(&grammar_.rule(id).body);
-      if (!any_of) return 1;
-      if (count_[id] == kOpen || depth > kDeepestSchema)
-        fail(where_, "a schema is its own alternative; put an array or an object between");
-      if (count_[id] > 0) return count_[id];
-      count_[id] = kOpen;
-      std::size_t sum = 0;
-      for (const RuleId part : any_of->parts) sum += count(part, depth + 1);
-      if (sum > kMostAlternatives)
-        fail(where_, fmt::format("anyOf and lists of types with {} alternatives at one place; at "
-                                 "most {} are supported",
-                                 sum, kMostAlternatives));
-      return count_[id] = sum;
-    }
-
-    const Grammar& grammar_;
-    const std::string& where_;
-    std::vector<std::size_t> count_;  // 0: not known yet
-  };
-
   // -- limits
 
   static void charge(std::size_t& budget, std::size_t amount, const std::string& place,

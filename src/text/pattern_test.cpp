@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,7 @@ TEST(Pattern, AcceptsWhatItFinds) {
       {"^[]a]", {}, {"a", "]", ""}},  // ECMA-262: [] holds nothing
       {"^[^]$", {"a", "\n"}, {"", "ab"}},
       {"a^b|c$d", {}, {"ab", "cd"}},
+      {"$^", {""}, {"a", "ab"}},
   };
   for (const Case& c : cases) {
     const ByteDfa dfa = compile(c.pattern);
@@ -89,6 +91,22 @@ TEST(Pattern, NamesWhatIsNotSupported) {
           << pattern << ": " << e.what();
     }
   }
+}
+
+TEST(Pattern, AnyTextIsCompiledOrRefused) {
+  std::mt19937 random(6);
+  int compiled = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string pattern;
+    for (int n = static_cast<int>(random() % 12); n >= 0; --n)
+      pattern += "ab01(|)*+?{}[]^$.\\d,-2:wu\xC3\xA9"[random() % 28];
+    try {
+      compile(pattern);
+      ++compiled;
+    } catch (const ConfigError&) {
+    }
+  }
+  EXPECT_GT(compiled, 1000);
 }
 
 TEST(Pattern, TrapsAreRefusedOrCompiledSoon) {

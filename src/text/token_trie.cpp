@@ -115,34 +115,34 @@ void TokenTrie::walk(Nodes nodes, const GrammarState& state, TokenSet& out) cons
 class TokenTrie::TerminalWalk {
  public:
   TerminalWalk(const TokenTrie& trie, const GrammarState::Terminal& terminal)
-      : trie_(trie), rule_(*terminal.rule), begin_{0, terminal.state, terminal.count} {}
+      : trie_(trie), rule_(*terminal.rule), begin_{kEverything, terminal.state, terminal.count} {}
 
   // inside(node, characters), closed(node, characters): the text goes on or is over behind the
   // node; passed(node): it was over before it.
   template <class Inside, class Closed, class Passed>
   void run(const Inside& inside, const Closed& closed, const Passed& passed) const {
-    std::vector<Level> levels;
+    std::vector<Level> levels = {begin_};
+    const ByteDfa& dfa = *rule_.dfa;
     const auto size = static_cast<std::uint32_t>(trie_.nodes_.size());
     for (std::uint32_t i = 0; i < size;) {
-      while (!levels.empty() && levels.back().end <= i) levels.pop_back();
-      Level at = levels.empty() ? begin_ : levels.back();
+      while (levels.back().end <= i) levels.pop_back();
+      const Level at = levels.back();
       const Node& node = trie_.nodes_[i];
-      const ByteDfa::State next = rule_.dfa->next[at.state][node.byte];
-      const bool ends = next == ByteDfa::kNone || rule_.dfa->final[next];
+      const ByteDfa::State next = dfa.next[at.state][node.byte];
+      const bool counts = rule_.inside == at.state;
       if (next == ByteDfa::kNone) {
-        if (rule_.dfa->accepts[at.state]) passed(i);
-      } else if (ends) {
-        const bool counted = rule_.inside == at.state;
-        if (!counted || (at.count >= rule_.min && at.count <= rule_.max)) closed(i, at.count);
+        if (dfa.accepts[at.state]) passed(i);
+        i = node.end;
+      } else if (dfa.final[next]) {
+        if (!counts || (at.count >= rule_.min && at.count <= rule_.max)) closed(i, at.count);
+        i = node.end;
+      } else if (counts && at.count >= rule_.max) {
+        i = node.end;
       } else {
-        if (rule_.inside == at.state && at.count++ >= rule_.max) {
-          i = node.end;
-          continue;
-        }
-        inside(i, at.count);
+        const std::uint32_t count = at.count + (counts ? 1 : 0);
+        inside(i, count);
+        if (node.end > ++i) levels.push_back({node.end, next, count});
       }
-      if (!ends && node.end > i + 1) levels.push_back({node.end, next, at.count});
-      i = ends ? node.end : i + 1;
     }
   }
 
@@ -152,6 +152,8 @@ class TokenTrie::TerminalWalk {
     ByteDfa::State state;
     std::uint32_t count;
   };
+  static constexpr std::uint32_t kEverything = ~std::uint32_t{0};
+
   const TokenTrie& trie_;
   const TerminalRule& rule_;
   Level begin_;

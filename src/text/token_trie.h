@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/grammar.h"
+#include "text/grammar_state.h"
 #include "text/tokenizer.h"
 
 namespace minke {
@@ -19,8 +19,6 @@ class TokenSet {
  public:
   explicit TokenSet(std::int32_t n_tokens)
       : n_tokens_(n_tokens), words_((static_cast<std::size_t>(n_tokens) + 63) / 64) {}
-  void clear() { words_.assign(words_.size(), 0); }
-  void fill() { words_.assign(words_.size(), ~std::uint64_t{0}); }
   // Ids outside of 0..n_tokens-1 are in no set.
   void add(std::int32_t id);
   void remove(std::int32_t id);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <thread>
 
 #include "text/byte_level.h"
 #include "text/golden_tokenizer_test.h"
@@ -77,6 +78,23 @@ TEST(TokenTrieGolden, FindsWhatReadingEveryTokenFinds) {
     });
 }
 
+// Requests of several connections are built and masked beside each other.
+TEST(TokenTrieThreads, ShareOneTree) {
+  const TokenTrie trie(small());
+  const auto grammar = json_object_grammar();
+  std::vector<std::thread> threads;
+  for (unsigned seed = 0; seed < 4; ++seed)
+    threads.emplace_back([&, seed] {
+      std::mt19937 random(seed);
+      for (const auto& own : {grammar, json_object_grammar()})
+        test::random_text(own, random, 80, [&](const GrammarState& state) {
+          TokenSet allowed(trie.n_tokens());
+          trie.add_readable(state, allowed);
+        });
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST(TokenTrie, AddedTokensAndPaddingAreMasked) {
   const TokenTrie trie(small());
   const std::int32_t end = *small().token_to_id("<end>");
@@ -108,6 +126,36 @@ TEST(TokenSet, HoldsItsRangeOnly) {
   EXPECT_TRUE(set.contains(1) && smaller.contains(0));
   set.remove(0);
   EXPECT_FALSE(set.contains(0));
+}
+
+// Tokens drawn from those that may come, as a sampler at high temperature does.
+TEST(TokenTrieGolden, RandomTokensGiveWholeTexts) {
+  const TokenTrie trie(test::golden());
+  const auto closing = [&](const char* text) { return *test::golden().token_to_id(text); };
+  const std::vector<std::int32_t> closers = {closing("\""), closing("}"), closing("]")};
+  std::mt19937 random(8);
+  int ended = 0;
+  for (int round = 0; round < 40; ++round) {
+    GrammarState state(json_object_grammar());
+    std::string text;
+    for (int n = 0; n < 400 && !state.complete(); ++n) {
+      TokenSet allowed(trie.n_tokens());
+      trie.add_readable(state, allowed);
+      std::vector<std::int32_t> ids;
+      for (std::int32_t id = 0; id < trie.n_tokens(); ++id)
+        if (allowed.contains(id)) ids.push_back(id);
+      ASSERT_FALSE(ids.empty()) << text;
+      std::int32_t next = ids[random() % ids.size()];
+      for (const std::int32_t closer : closers)
+        if (n > 10 && allowed.contains(closer) && random() % 2) next = closer;
+      text += trie.bytes(next);
+      ASSERT_TRUE(test::reads(state, trie.bytes(next))) << text;
+    }
+    if (!state.complete()) continue;
+    ++ended;
+    EXPECT_TRUE(nlohmann::json::accept(text)) << text;
+  }
+  EXPECT_GT(ended, 30);
 }
 
 // The published vocabulary: a mask must cost little beside a step of the model. Prints the figures.
