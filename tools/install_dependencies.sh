@@ -7,7 +7,7 @@ set -euo pipefail
 
 packages=(
   cmake ninja-build g++ pkg-config
-  libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libsimdjson-dev libedit-dev
+  libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libsimdjson-dev libedit-dev libboost-dev
   libgtest-dev python3
 )
 

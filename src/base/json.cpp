@@ -19,7 +19,7 @@ std::string reason(const nlohmann::json::exception& e) {
 }
 
 template <class Json>
-Json parse(std::string_view text) {
+Json parse(std::string_view text, std::size_t most_keys = std::size_t(-1)) {
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const auto check = [&](int depth, typename Json::parse_event_t event, Json& value) {
     using Event = typename Json::parse_event_t;
@@ -34,6 +34,9 @@ Json parse(std::string_view text) {
       const auto [key, fresh] = keys.back().insert(value.template get<std::string>());
       if (!fresh)
         throw FormatError(fmt::format("not usable JSON: an object has the key \"{}\" twice", *key));
+      if (keys.back().size() > most_keys)
+        throw FormatError(
+            fmt::format("not usable JSON: an object has more than {} keys", most_keys));
     }
     return true;
   };
@@ -59,8 +62,8 @@ Json read(const std::filesystem::path& path, std::size_t limit) {
 nlohmann::json parse_json(std::string_view text) {
   return parse<nlohmann::json>(text);
 }
-nlohmann::ordered_json parse_ordered_json(std::string_view text) {
-  return parse<nlohmann::ordered_json>(text);
+nlohmann::ordered_json parse_ordered_json(std::string_view text, std::size_t most_keys) {
+  return parse<nlohmann::ordered_json>(text, most_keys);
 }
 nlohmann::json read_json(const std::filesystem::path& path, std::size_t limit) {
   return read<nlohmann::json>(path, limit);

@@ -13,7 +13,10 @@ inline constexpr int kDeepestJson = 64;
 
 // FormatError without a name: "not valid JSON: ...", "line 3: ...".
 nlohmann::json parse_json(std::string_view text);
-nlohmann::ordered_json parse_ordered_json(std::string_view text);  // keys keep their order
+// Keys keep their order. Each one is searched among those before it: text of a stranger should have
+// at most so many in one object (FormatError).
+nlohmann::ordered_json parse_ordered_json(std::string_view text,
+                                          std::size_t most_keys = std::size_t(-1));
 
 // The same of a file of at most `limit` bytes, whose name is then in the message. IoError when it
 // cannot be read.

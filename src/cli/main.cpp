@@ -54,7 +54,7 @@ void add_global_flags(CLI::App& app) {
 
 int run(int argc, char** argv) {
   CLI::App app{
-      "minke: the DeepSeek-V3 system. Trains, generates, evaluates and converts models of the\n"
+      "minke: the DeepSeek-V3 system. Trains, generates, serves, evaluates and converts models of the\n"
       "deepseek_v3 architecture, and reads and writes the published checkpoints unchanged.",
       "minke"};
   app.require_subcommand(1);
@@ -66,6 +66,7 @@ int run(int argc, char** argv) {
   minke::add_train(app);
   minke::add_generate(app);
   minke::add_chat(app);
+  minke::add_serve(app);
   minke::add_eval(app);
   minke::add_convert(app);
   minke::add_bench(app);

@@ -28,7 +28,8 @@ void warn_before_swapping(std::uint64_t weight_bytes) {
 
 }  // namespace
 
-Model load_for_use(const ModelFlags& flags, const AttentionForms& attention) {
+Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
+                   const LoadWishes& wishes) {
   log_info(fmt::format("{} instructions, {} arithmetic, {} thread{}", name_of(chosen_isa()),
                        flags.compute, n_threads(), n_threads() == 1 ? "" : "s"));
   const auto needs = [&](AttentionForm form) {
@@ -37,11 +38,12 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention) {
   LoadOptions options{.compute = parse_compute(flags.compute),
                       .absorbed = needs(AttentionForm::Absorbed),
                       .expanded = needs(AttentionForm::Expanded),
-                      .mtp = false,
+                      .mtp = wishes.mtp,
                       .allow_symlinks = flags.allow_symlinks,
                       .progress = {}};
   std::unique_ptr<Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (wishes.cancelled && wishes.cancelled()) throw Interrupted("");
     if (total < kMuchToLoad) return;
     if (!progress) {
       warn_before_swapping(total);

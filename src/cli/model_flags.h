@@ -2,6 +2,7 @@
 // chosen.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -26,9 +27,14 @@ struct ModelFlags {
   }
 };
 
-// Loads without MTP modules, with what these attention forms need. Says on stderr which instruction
-// set, arithmetic and threads are used, and shows GB/s and time left while loading much.
-Model load_for_use(const ModelFlags& flags, const AttentionForms& attention);
+struct LoadWishes {
+  bool mtp = false;                      // MTP modules too, for drafts
+  std::function<bool()> cancelled = {};  // asked while loading; then Interrupted is thrown
+};
+// Loads what these attention forms need. Says on stderr which instruction set, arithmetic and
+// threads are used, and shows GB/s and time left while loading much.
+Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
+                   const LoadWishes& wishes = {});
 
 // Flags that override generation_config.json, which overrides the sampler's defaults.
 struct SamplingFlags {

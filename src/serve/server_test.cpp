@@ -1,0 +1,328 @@
+// The server over real sockets, with a backend that answers as the test wants.
+#include "serve/server.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "text/byte_level.h"
+
+namespace minke {
+namespace {
+
+// Bytes are tokens 0 to 255, then <end>.
+ServedModel byte_model() {
+  TokenizerParts parts;
+  for (int b = 0; b < 256; ++b) {
+    const char c = static_cast<char>(b);
+    parts.vocab.push_back(to_stand_ins({&c, 1}));
+  }
+  parts.added_tokens.push_back({.id = 256, .content = "<end>", .special = true});
+  parts.vocab.push_back("<end>");
+  ServedModel model("bytes", Tokenizer(std::move(parts)), ChatTemplate::named("deepseek-v3"),
+                    {256});
+  model.vocab = 257;
+  model.context = 4096;
+  return model;
+}
+
+// Answers every request with the same text, byte by byte; or with nothing until it is cancelled.
+class FakeBackend : public Backend {
+ public:
+  std::string answer = "hello";
+  bool endless = false;
+  std::size_t most = 1000;  // requests at once
+
+  ~FakeBackend() override {
+    for (std::thread& thread : threads_) thread.join();
+  }
+  RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) override {
+    const std::lock_guard lock(mutex_);
+    if (running_.size() >= most) throw QueueFull("the queue is full", 3);
+    const RequestId id = ++last_;
+    running_.insert(id);
+    threads_.emplace_back([this, id, sink = std::move(sink), n = request.n_choices,
+                           prompt = static_cast<Index>(request.prompt.size()),
+                           limit = request.max_tokens] { run(id, *sink, n, prompt, limit); });
+    return id;
+  }
+  void cancel(RequestId id) override {
+    const std::lock_guard lock(mutex_);
+    running_.erase(id);
+  }
+  BatchStatistics statistics() const override {
+    const std::lock_guard lock(mutex_);
+    BatchStatistics s;
+    s.running = static_cast<Index>(running_.size());
+    return s;
+  }
+  bool drain(double) override { return true; }
+
+ private:
+  bool wanted(RequestId id) const {
+    const std::lock_guard lock(mutex_);
+    return running_.count(id) > 0;
+  }
+  void run(RequestId id, RequestSink& sink, Index n, Index prompt, Index limit) {
+    RequestUsage usage{.prompt_tokens = prompt};
+    for (Index choice = 0; choice < n; ++choice) {
+      FinishReason reason = FinishReason::Stop;
+      Index sent = 0;
+      for (std::size_t i = 0; wanted(id) && (endless || i < answer.size()); ++i) {
+        if (sent == limit) reason = FinishReason::Length;
+        if (sent == limit) break;
+        const auto byte = static_cast<unsigned char>(answer[i % answer.size()]);
+        ++sent;
+        if (!sink.on_token(choice, {.id = byte, .logprob = -0.5f, .top = {}})) break;
+        if (endless) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      }
+      usage.generated_tokens += sent;
+      sink.on_finish(choice, wanted(id) ? reason : FinishReason::Cancelled);
+    }
+    cancel(id);
+    sink.on_done(usage);
+  }
+
+  mutable std::mutex mutex_;
+  std::set<RequestId> running_;
+  RequestId last_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+class Client {
+ public:
+  explicit Client(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  }
+  ~Client() { close(); }
+  void close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+  void send(std::string_view text) { ::send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
+  void end_sending() { shutdown(fd_, SHUT_WR); }
+  // What comes until `text` has come, the server closes, or ten seconds are over.
+  std::string read_until(std::string_view text) {
+    while (received_.find(text) == std::string::npos && read_more()) continue;
+    return std::exchange(received_, "");
+  }
+  std::string read_all() { return read_until(std::string_view("\0never\0", 7)); }
+
+ private:
+  bool read_more() {
+    pollfd p{fd_, POLLIN, 0};
+    if (poll(&p, 1, 10000) <= 0) return false;
+    char buffer[4096];
+    const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
+    if (n <= 0) return false;
+    received_.append(buffer, static_cast<std::size_t>(n));
+    return true;
+  }
+  int fd_;
+  std::string received_;
+};
+
+std::string post(std::string_view path, std::string_view body, std::string_view more = "") {
+  return fmt::format("POST {} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{}", path, more,
+                     body.size(), body);
+}
+const std::string kChat = "/v1/chat/completions";
+std::string chat_body(std::string_view more = "") {
+  return fmt::format(R"({{"model":"bytes","messages":[{{"role":"user","content":"x"}}]{}}})", more);
+}
+
+class ServerThreads : public testing::Test {
+ protected:
+  void start(ServerSettings settings = {}, ApiKeys keys = {}) {
+    settings.http.port = 0;
+    server_ = std::make_unique<ApiServer>(settings, std::move(keys));
+  }
+  void ready() { server_->serve(model_, backend_); }
+  std::string ask(std::string_view request, std::string_view until = "") {
+    Client client(server_->port());
+    client.send(request);
+    if (until.empty()) client.end_sending();
+    return until.empty() ? client.read_all() : client.read_until(until);
+  }
+  // Whether the backend has nothing to do within five seconds.
+  bool becomes_idle() {
+    for (int i = 0; i < 500 && backend_.statistics().running > 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return backend_.statistics().running == 0;
+  }
+  void TearDown() override {
+    if (server_) server_->stop(0);
+  }
+
+  ServedModel model_ = byte_model();
+  std::unique_ptr<ApiServer> server_;
+  FakeBackend backend_;
+};
+
+TEST_F(ServerThreads, HealthIs503UntilThereIsAModel) {
+  start();
+  EXPECT_NE(ask("GET /health HTTP/1.1\r\n\r\n").find("503"), std::string::npos);
+  EXPECT_NE(ask(post(kChat, chat_body())).find("server_error"), std::string::npos);
+  ready();
+  EXPECT_NE(ask("GET /health HTTP/1.1\r\n\r\n").find("200 OK"), std::string::npos);
+}
+
+TEST_F(ServerThreads, AnswersWithAndWithoutStreamAreTheSame) {
+  start();
+  ready();
+  backend_.answer = "a\xE6\x98\xA5 b STOP c";
+  const std::string whole = ask(post(kChat, chat_body(R"(,"stop":"STOP")")), "\"total_tokens\"");
+  EXPECT_NE(whole.find(R"("content":"a春 b ")"), std::string::npos) << whole;
+  EXPECT_NE(whole.find(R"("finish_reason":"stop")"), std::string::npos);
+  const std::string stream =
+      ask(post(kChat, chat_body(R"(,"stop":"STOP","stream":true)")), "[DONE]\n\n");
+  EXPECT_NE(stream.find("text/event-stream"), std::string::npos);
+  std::string text;
+  for (std::size_t at = 0; (at = stream.find(R"("content":")", at)) != std::string::npos;) {
+    at += 11;
+    text += stream.substr(at, stream.find('"', at) - at);
+  }
+  EXPECT_EQ(text, "a春 b ");
+}
+
+TEST_F(ServerThreads, PipelinedRequestsAreAnsweredInOrder) {
+  start();
+  ready();
+  const std::string all =
+      ask(post("/tokenize", R"({"prompt":"ab"})") + post("/detokenize", R"({"tokens":[99,100]})") +
+          "GET /nothing HTTP/1.1\r\n\r\n");
+  const std::size_t first = all.find("[97,98]"), second = all.find("\"cd\""),
+                    third = all.find("404 Not Found");
+  EXPECT_LT(first, second);
+  EXPECT_LT(second, third);
+  EXPECT_NE(third, std::string::npos) << all;
+}
+
+TEST_F(ServerThreads, ChunkedBodiesAndExpect) {
+  start();
+  ready();
+  EXPECT_NE(ask("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "7\r\n{\"promp\r\n9\r\nt\":\"ab\"} \r\n0\r\n\r\n")
+                .find("[97,98]"),
+            std::string::npos);
+  Client client(server_->port());
+  const std::string request = post("/tokenize", R"({"prompt":"ab"})", "Expect: 100-continue\r\n");
+  const std::size_t body = request.find("{");
+  client.send(request.substr(0, body));
+  EXPECT_NE(client.read_until("\r\n\r\n").find("100 Continue"), std::string::npos);
+  client.send(request.substr(body));
+  EXPECT_NE(client.read_until("}").find("[97,98]"), std::string::npos);
+}
+
+TEST_F(ServerThreads, WhatIsNoRequestGets400) {
+  start();
+  ready();
+  for (const std::string& request :
+       {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 15),
+        std::string("rubbish\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"),
+        std::string("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+        std::string("POST / HTTP/1.1\r\nContent-Length: -3\r\n\r\nabc")})
+    EXPECT_NE(ask(request).find("HTTP/1.1 400"), std::string::npos) << request;
+}
+
+TEST_F(ServerThreads, LimitsOfSizeAndTime) {
+  ServerSettings settings;
+  settings.http.max_body_bytes = 1000;
+  settings.http.max_header_bytes = 1000;
+  settings.http.header_timeout_s = 0.2;
+  settings.http.body_timeout_s = 0.2;
+  start(settings);
+  ready();
+  EXPECT_NE(ask(post(kChat, std::string(2000, ' '))).find("413"), std::string::npos);
+  EXPECT_NE(ask("GET / HTTP/1.1\r\nX: " + std::string(2000, 'x') + "\r\n\r\n").find("431"),
+            std::string::npos);
+  EXPECT_NE(ask("GET /hea", "\r\n\r\n").find("408"), std::string::npos);
+  EXPECT_NE(ask("POST / HTTP/1.1\r\nContent-Length: 900\r\n\r\nab", "\r\n\r\n").find("408"),
+            std::string::npos);
+}
+
+TEST_F(ServerThreads, KeysGuardEverythingButHealthAndThePage) {
+  start({}, ApiKeys({"one", "two"}));
+  ready();
+  const auto status = [&](std::string_view path, std::string_view more) {
+    return ask(fmt::format("GET {} HTTP/1.1\r\n{}\r\n", path, more)).substr(9, 3);
+  };
+  EXPECT_EQ(status("/health", ""), "200");
+  EXPECT_EQ(status("/", ""), "200");
+  for (const char* path : {"/v1/models", "/models", "/metrics", "/nothing"})
+    for (const char* key : {"", "Authorization: Bearer on\r\n", "Authorization: Bearer onee\r\n",
+                            "Authorization: one\r\n", "Authorization: Bearer \r\n"})
+      EXPECT_EQ(status(path, key), "401") << path << key;
+  EXPECT_EQ(status("/v1/models", "Authorization: Bearer two\r\n"), "200");
+}
+
+TEST_F(ServerThreads, OtherMethodsGet405WithAllow) {
+  start();
+  ready();
+  const std::string answer = ask("DELETE /v1/chat/completions HTTP/1.1\r\n\r\n");
+  EXPECT_NE(answer.find("405"), std::string::npos);
+  EXPECT_NE(answer.find("Allow: POST"), std::string::npos);
+}
+
+TEST_F(ServerThreads, AFullQueueIs429WithRetryAfter) {
+  start();
+  ready();
+  backend_.most = 2;
+  const std::string answer =
+      ask(post("/v1/completions", R"({"model":"bytes","prompt":["a","b","c"],"max_tokens":2})"));
+  EXPECT_NE(answer.find("429"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("Retry-After: 3"), std::string::npos);
+  EXPECT_TRUE(becomes_idle());
+}
+
+TEST_F(ServerThreads, AClientThatLeavesCancelsItsRequest) {
+  start();
+  ready();
+  backend_.endless = true;
+  for (const char* more : {"", R"(,"stream":true)"}) {
+    Client client(server_->port());
+    client.send(post(kChat, chat_body(more)));
+    for (int i = 0; i < 500 && backend_.statistics().running == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(backend_.statistics().running, 1);
+    client.close();
+    EXPECT_TRUE(becomes_idle()) << more;
+  }
+}
+
+TEST_F(ServerThreads, AHalfClosedClientGetsItsAnswer) {
+  start();
+  ready();
+  backend_.endless = true;
+  const std::string answer = ask(post(kChat, chat_body(R"(,"max_tokens":30)")));
+  EXPECT_NE(answer.find(R"("finish_reason":"length")"), std::string::npos) << answer;
+}
+
+TEST_F(ServerThreads, StoppingFinishesStreams) {
+  start();
+  ready();
+  backend_.endless = true;
+  Client client(server_->port());
+  client.send(post(kChat, chat_body(R"(,"stream":true,"max_tokens":100)")));
+  client.read_until("\"h\"");
+  std::string rest;
+  std::thread reader([&] { rest = client.read_all(); });
+  EXPECT_TRUE(server_->stop(10));
+  reader.join();
+  EXPECT_NE(rest.find("data: [DONE]\n\n"), std::string::npos);
+  server_.reset();
+}
+
+}  // namespace
+}  // namespace minke
