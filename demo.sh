@@ -49,6 +49,7 @@ The model is in $model, laid out as Hugging Face does. How to go on:
 
   $minke generate --model $model --prompt "Psalm 151" --max-tokens 200
   $minke chat --model $model
+  $minke serve --model $model        # then http://127.0.0.1:8080 in a browser, or any OpenAI client
   $minke eval --task bpb --model $model --data corpus/zh/lunyu.jsonl --out demo/bpb.json
   $minke info --model $model
 
