@@ -31,6 +31,16 @@ std::string text_of(boost::beast::string_view text) {
   return std::string(text);
 }
 
+// Of "/path?query", or of "http://host/path?query", which proxies send (RFC 9112, 3.2.2).
+std::string path_of(std::string_view target) {
+  target = target.substr(0, target.find('?'));
+  if (target.starts_with('/')) return std::string(target);
+  const std::size_t scheme = target.find("://");
+  if (scheme == std::string_view::npos) return std::string(target);
+  const std::size_t path = target.find('/', scheme + 3);
+  return path == std::string_view::npos ? "/" : std::string(target.substr(path));
+}
+
 }  // namespace
 
 // The reply to one request. It may outlive the connection.
@@ -216,12 +226,11 @@ void HttpConnection::dispatch() {
   answer_started_ = answer_complete_ = false;
   gone_ = nullptr;
   HttpRequest request{.method = text_of(message.method_string()),
-                      .path = text_of(message.target()),
+                      .path = path_of(text_of(message.target())),
                       .body = std::move(message.body()),
                       .authorization = text_of(message[http::field::authorization]),
                       .origin = text_of(message[http::field::origin]),
                       .if_none_match = text_of(message[http::field::if_none_match])};
-  request.path.resize(std::min(request.path.find('?'), request.path.size()));
   auto reply = std::make_shared<Exchange>(weak_from_this(), context_.io, ++exchange_number_);
   watch();
   context_.handler(std::move(request), std::move(reply));

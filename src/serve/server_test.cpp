@@ -236,6 +236,15 @@ TEST_F(ServerThreads, WhatIsNoRequestGets400) {
     EXPECT_NE(ask(request).find("HTTP/1.1 400"), std::string::npos) << request;
 }
 
+TEST_F(ServerThreads, TargetsMayNameTheHost) {
+  start();
+  ready();
+  for (const char* target : {"http://x/health", "http://x:80/health?a=b", "http://x", "http://x?a"})
+    EXPECT_NE(ask(fmt::format("GET {} HTTP/1.1\r\n\r\n", target)).find("200 OK"), std::string::npos)
+        << target;
+  EXPECT_NE(ask("GET * HTTP/1.1\r\n\r\n").find("404"), std::string::npos);
+}
+
 TEST_F(ServerThreads, LimitsOfSizeAndTime) {
   ServerSettings settings;
   settings.http.max_body_bytes = 1000;
