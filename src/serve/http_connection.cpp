@@ -173,6 +173,9 @@ void HttpConnection::on_header(Error error) {
   state_ = State::Reading;
   http_1_0_ = parser_->get().version() < 11;
   if (error) return reject(error);
+  // Nobody can tell where such a body ends: it would be read as the next request.
+  if (parser_->get().count(http::field::transfer_encoding) > 0 && !parser_->chunked())
+    return refuse(400, "the only Transfer-Encoding that is understood is chunked");
   if (parser_->is_done()) return dispatch();
   const auto expect = parser_->get()[http::field::expect];
   if (!http_1_0_ && boost::beast::iequals(expect, "100-continue"))

@@ -236,6 +236,20 @@ TEST_F(ServerThreads, WhatIsNoRequestGets400) {
     EXPECT_NE(ask(request).find("HTTP/1.1 400"), std::string::npos) << request;
 }
 
+TEST_F(ServerThreads, ABodyIsNeverReadAsTheNextRequest) {
+  start();
+  ready();
+  for (const char* coding : {"gzip", "identity", "chunked, gzip", "chunked, chunked", "xchunked"}) {
+    const std::string answer =
+        ask(fmt::format("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: {}\r\n\r\n"
+                        "GET /health HTTP/1.1\r\n\r\n",
+                        coding));
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 400")) << answer;
+    EXPECT_NE(answer.find("Transfer-Encoding"), std::string::npos) << coding;
+    EXPECT_EQ(answer.find("200 OK"), std::string::npos) << coding;
+  }
+}
+
 TEST_F(ServerThreads, TargetsMayNameTheHost) {
   start();
   ready();
