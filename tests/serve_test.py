@@ -137,6 +137,7 @@ class Serve(unittest.TestCase):
             self.assertEqual(set(answer["error"]), {"message", "type", "param", "code"})
         _, answer = self.ask("/v1/completions", {"model": "model", "prompt": [1] * 5000})
         self.assertEqual(answer["error"]["code"], "context_length_exceeded")
+        self.assertEqual(answer["error"]["param"], "prompt")
 
     def test_fill_in_the_middle_sees_prefix_hole_suffix(self):
         body = {"model": "model", "prompt": "the", "suffix": "sea", "max_tokens": 2}

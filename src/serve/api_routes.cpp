@@ -40,21 +40,21 @@ void ApiRoutes::require_model(const std::string& name) const {
         "model", "model_not_found");
 }
 
-void ApiRoutes::check_prompt(std::size_t n_tokens, bool generates) const {
+void ApiRoutes::check_prompt(std::size_t n_tokens, bool generates, const char* field) const {
   const auto n = static_cast<std::int64_t>(n_tokens);
-  if (n == 0) throw_bad_field("prompt", "is empty; at least one token is needed");
+  if (n == 0) throw_bad_field(field, "is empty; at least one token is needed");
   if (n + (generates ? 1 : 0) > model_.context)
     throw ApiError(400,
                    fmt::format("This model's maximum context length is {} tokens, but the prompt "
                                "has {} tokens; shorten it.",
                                model_.context, n),
-                   "messages", "context_length_exceeded");
+                   field, "context_length_exceeded");
 }
 
 GenerationRequest ApiRoutes::engine_request(const CommonRequest& common,
                                             std::vector<std::int32_t> prompt,
-                                            std::int64_t max_tokens) const {
-  check_prompt(prompt.size(), max_tokens > 0);
+                                            std::int64_t max_tokens, const char* field) const {
+  check_prompt(prompt.size(), max_tokens > 0, field);
   GenerationRequest out;
   out.max_tokens = std::min(max_tokens, model_.context - static_cast<std::int64_t>(prompt.size()));
   out.prompt = std::move(prompt);
@@ -133,7 +133,8 @@ void ApiRoutes::chat(std::string_view body, bool beta, std::shared_ptr<HttpReply
   const bool thinking = prompt.thinking;
   std::vector<GenerationRequest> requests;
   requests.push_back(engine_request(request.common, std::move(prompt.ids),
-                                    request.common.max_tokens.value_or(default_max_tokens_)));
+                                    request.common.max_tokens.value_or(default_max_tokens_),
+                                    "messages"));
   requests[0].constraint = constraint(request, thinking);
   const bool stream = request.common.stream;
   start(
@@ -160,7 +161,7 @@ void ApiRoutes::completions(std::string_view body, std::shared_ptr<HttpReply> re
   std::vector<GenerationRequest> requests;
   for (const PromptInput& input : request.prompts) {
     prompts.push_back(completion_prompt(model_, input, request.suffix));
-    requests.push_back(engine_request(common, prompts.back().ids, *common.max_tokens));
+    requests.push_back(engine_request(common, prompts.back().ids, *common.max_tokens, "prompt"));
     requests.back().score_prompt = request.echo && logprobs;
     if (logprobs) requests.back().stop_ids.clear();
   }

@@ -34,10 +34,11 @@ class ApiRoutes {
  private:
   void require_model(const std::string& name) const;
   ApiJson model_json(std::string_view id) const;
-  // Of the context, with room for a new token; ApiError 400 when it is too long or empty.
-  void check_prompt(std::size_t n_tokens, bool generates) const;
+  // Of the context, with room for a new token; ApiError 400 when it is too long or empty, which
+  // names the field that the prompt came from.
+  void check_prompt(std::size_t n_tokens, bool generates, const char* field) const;
   GenerationRequest engine_request(const CommonRequest& common, std::vector<std::int32_t> prompt,
-                                   std::int64_t max_tokens) const;
+                                   std::int64_t max_tokens, const char* field) const;
   std::unique_ptr<TokenConstraint> constraint(const ChatRequest& request, bool thinking) const;
   Generation::Settings answer(const CommonRequest& common, const char* prefix, const char* object,
                               RequestRecord record, RequestEnded ended) const;
