@@ -1,6 +1,7 @@
 #include "serve/api_keys.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -27,7 +28,7 @@ TEST(ApiKeys, OnlyWholeKeysAreAccepted) {
 }
 
 TEST(ApiKeys, FilesHaveCommentsAndMustHoldAKey) {
-  const std::string path = testing::TempDir() + "minke_api_keys";
+  const std::string path = testing::TempDir() + "minke_api_keys_" + std::to_string(getpid());
   write_file_atomic(path, "# ours\n\n one \r\ntwo");
   const ApiKeys keys = ApiKeys::load(path, "three");
   for (const char* key : {"one", "two", "three"})
