@@ -71,7 +71,7 @@ std::string_view name_of(Route route) {
     case Route::Models:
       return "/v1/models";
     case Route::Model:
-      return "/v1/models/{id}";
+      return "/v1/models/:id";  // without braces: simple readers of metrics end labels there
     case Route::Chat:
       return "/v1/chat/completions";
     case Route::Completions:

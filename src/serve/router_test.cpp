@@ -19,6 +19,12 @@ TEST(Router, EveryBaseUrlHasTheRoutes) {
     EXPECT_FALSE(find_route(path).has_value()) << path;
 }
 
+TEST(Router, NamesAreLabelsThatEveryReaderOfMetricsTakes) {
+  for (const char* path : {"/", "/health", "/models", "/models/a", "/beta/completions"})
+    EXPECT_EQ(name_of(find_route(path)->route).find_first_of("{}\"\\,= "), std::string::npos)
+        << path;
+}
+
 TEST(Router, OnlyHealthAndThePageNeedNoKey) {
   EXPECT_FALSE(needs_key(find_route("/")->route));
   EXPECT_FALSE(needs_key(find_route("/health")->route));
