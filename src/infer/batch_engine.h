@@ -4,7 +4,9 @@
 // prompt pieces of waiting ones up to a token budget. What a request generates does not depend on
 // what else is in the batch, on drafting, or on preemption: rows of a batch are independent, prompt
 // tokens always take the prefill form and generated ones the decode form, and the prefix cache
-// shares only rows of prompts, which a fresh run would have made the same way.
+// shares only rows of prompts, which a fresh run would have made the same way. A request for
+// log-probabilities takes the decode form for its prompt too, so that a token's is the same whether
+// it was generated or is scored.
 #pragma once
 #include <cstdint>
 #include <memory>

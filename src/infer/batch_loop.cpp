@@ -68,6 +68,7 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
       pool_(layout_of(model, settings.drafting),
             settings.cache_bytes / static_cast<Index>(layout_of(model, settings.drafting).bytes())),
       prefixes_(pool_),
+      decode_form_prefixes_(pool_),
       runner_(model, rule),
       drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
   if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
@@ -113,7 +114,7 @@ void BatchLoop::begin(std::unique_ptr<BatchSequence> s) {
   ActiveRequest& request = s->request();
   PrefixCache::Match match;
   if (settings_.prefix_cache && !request.scores_prompt())
-    match = prefixes_.find(request.request.prompt);
+    match = prefixes_of(request).find(request.request.prompt);
   s->begin_with(match.pages, drafts_.on() && match.module_rows);
   if (!request.started) {
     request.started = true;
@@ -152,7 +153,7 @@ std::vector<StepPiece> BatchLoop::pieces_of(const StepPlan& plan, DraftTiming& t
     timing.only_decoding &= decodes;
     timing.n_sequences += decodes;
     timing.n_verified += decodes && piece.n_tokens == 2;
-    pieces.push_back({&s, piece.n_tokens, piece.form});
+    pieces.push_back({&s, piece.n_tokens, piece.form, s.cached() < s.request().prompt_tokens()});
   }
   return pieces;
 }
@@ -174,6 +175,7 @@ void BatchLoop::make_room(std::span<const StepPiece> pieces) {
     const Index held = static_cast<Index>(s.cache().table().size());
     missing += std::max<Index>(0, pages_for(s.cached() + piece.n_tokens) - held);
   }
+  if (missing > pool_.n_free()) decode_form_prefixes_.make_room(missing);
   if (missing > pool_.n_free()) prefixes_.make_room(missing);
 }
 
@@ -200,7 +202,7 @@ void BatchLoop::finish_piece(const StepPiece& piece, PieceResult& result) {
   BatchSequence& s = *piece.sequence;
   if (s.finished) return;  // its sink threw over another choice
   ActiveRequest& request = s.request();
-  if (settings_.prefix_cache && piece.form == AttentionForm::Expanded) remember_prompt(s);
+  if (settings_.prefix_cache && piece.of_prompt) remember_prompt(s);
   if (!result.error.empty()) {
     log_warning(fmt::format("request {} ends: {}", request.id, result.error));
     return finish(s, FinishReason::Error);
@@ -221,7 +223,7 @@ void BatchLoop::remember_prompt(const BatchSequence& s) {
   const auto n_rows = static_cast<Index>(n_blocks) * kKeyTile;
   const bool module_rows =
       s.module_rows && s.cache().length(model_.config.num_hidden_layers) >= n_rows;
-  prefixes_.insert(prompt, s.cache().table().first(n_blocks), module_rows);
+  prefixes_of(s.request()).insert(prompt, s.cache().table().first(n_blocks), module_rows);
 }
 
 void BatchLoop::fork_choices(BatchSequence& lead, std::span<const float> first_logits) {

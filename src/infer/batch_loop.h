@@ -43,6 +43,9 @@ class BatchLoop {
   void begin(std::unique_ptr<BatchSequence> sequence);
   StepPlan plan(bool verify_drafts) const;
   Index n_decoding() const;
+  PrefixCache& prefixes_of(const ActiveRequest& request) {
+    return request.prompt_form() == AttentionForm::Expanded ? prefixes_ : decode_form_prefixes_;
+  }
   Index available_pages() const { return pool_.n_free() + pool_.n_kept(); }
   std::vector<StepPiece> pieces_of(const StepPlan& plan, DraftTiming& timing) const;
   void preempt(const StepPlan& plan);
@@ -65,7 +68,7 @@ class BatchLoop {
   const Model& model_;
   BatchSettings settings_;
   PagePool pool_;
-  PrefixCache prefixes_;
+  PrefixCache prefixes_, decode_form_prefixes_;  // by the form that made the rows of the prompts
   std::optional<PrefixStore> store_;
   StepRunner runner_;
   DraftSwitch drafts_;

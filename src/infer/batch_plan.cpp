@@ -23,8 +23,7 @@ class StepPlanner {
       if (n == 0) continue;
       room_ -= pages_missing(s, n);
       if (!s.decodes()) budget_ -= n;
-      plan_.pieces.push_back(
-          {i, n, s.cached < s.prompt ? AttentionForm::Expanded : AttentionForm::Absorbed});
+      plan_.pieces.push_back({i, n, s.cached < s.prompt ? s.prompt_form : AttentionForm::Absorbed});
     }
     return std::move(plan_);
   }

@@ -27,6 +27,7 @@ struct PlannedSequence {
   Index own_pages = 0;  // of them: free again when it is preempted
   Index drafts = 0;     // tokens to be verified together with the next
   Index choices = 1;    // places in the batch: one each, also before they are forked
+  AttentionForm prompt_form = AttentionForm::Expanded;
 
   bool decodes() const { return total > prompt && cached + 1 == total; }
 };

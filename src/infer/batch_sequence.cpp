@@ -114,7 +114,8 @@ PlannedSequence BatchSequence::planned(OwnPages own) const {
           .pages = static_cast<Index>(cache_.table().size()),
           .own_pages = own == OwnPages::Count ? cache_.n_own() : 0,
           .drafts = draft ? 1 : 0,
-          .choices = unforked() ? request_->request.n_choices : 1};
+          .choices = unforked() ? request_->request.n_choices : 1,
+          .prompt_form = request_->prompt_form()};
 }
 
 std::span<const std::int32_t> BatchSequence::cached_prompt() const {

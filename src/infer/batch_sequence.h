@@ -27,6 +27,11 @@ struct ActiveRequest {
   Clock::time_point submitted_at, started_at, first_token_at;
 
   Index prompt_tokens() const { return static_cast<Index>(request.prompt.size()); }
+  // Where log-probabilities are wanted, one form for all tokens: the prefill form rounds otherwise
+  // than the decode form, and a token's would not be the same generated and scored.
+  AttentionForm prompt_form() const {
+    return request.top_logprobs ? AttentionForm::Absorbed : AttentionForm::Expanded;
+  }
   // The prompt's scores are wanted and were not handed out.
   bool scores_prompt() const { return request.score_prompt && !prompt_delivered; }
 };

@@ -10,6 +10,7 @@ struct StepPiece {
   BatchSequence* sequence;
   Index n_tokens;  // the draft included
   AttentionForm form;
+  bool of_prompt = false;
 };
 
 // What came of a piece.

@@ -118,7 +118,7 @@ void PrefixCache::remove(Block* block) {
 // A leaf in use may hide blocks without users above it (its sequence computed the same beginning in
 // pages of its own): it goes when nothing else does.
 void PrefixCache::make_room(Index n) {
-  while (pool_.n_free() < n && pool_.n_kept() > 0) {
+  while (pool_.n_free() < n && pool_.n_kept() > 0 && !leaves_.empty()) {
     const auto unused = std::find_if(leaves_.begin(), leaves_.end(),
                                      [&](Block* leaf) { return pool_.users(leaf->page) == 0; });
     remove(unused != leaves_.end() ? *unused : *leaves_.begin());

@@ -25,7 +25,7 @@ namespace minke {
 
 class PrefixCache {
  public:
-  // The pool must outlive it.
+  // The pool must outlive it; several caches may share it, a page is kept by one of them.
   explicit PrefixCache(PagePool& pool) : pool_(pool) {}
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
