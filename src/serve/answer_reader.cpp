@@ -4,7 +4,9 @@ namespace minke {
 
 AnswerReader::AnswerReader(const ServedModel& model, std::vector<std::string> stops, ToolForm form,
                            bool thinking)
-    : model_(model), content_(std::move(stops)), thinking_(thinking) {
+    : model_(model), thinking_(thinking) {
+  // A call as an object comes where content would, and is no content.
+  if (form != ToolForm::Object) content_ = AnswerText(std::move(stops));
   if (form == ToolForm::Tokens && model.tools) calls_.emplace(*model.tools);
   if (form == ToolForm::Object) object_.emplace();
 }
