@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "serve/api_error.h"
 
 namespace minke {
@@ -15,6 +17,26 @@ void add_to_system(std::vector<Message>& messages, const std::string& text) {
       return;
     }
   messages.insert(messages.begin(), {.role = "system", .content = text, .tool_calls = {}});
+}
+
+// The templates write the calls of a message without content only: such a message becomes two.
+std::vector<Message> with_calls_alone(const std::vector<Message>& messages) {
+  std::vector<Message> out;
+  for (const Message& m : messages) {
+    out.push_back(m);
+    if (!m.content || m.tool_calls.empty()) continue;
+    out.back().tool_calls.clear();
+    out.push_back(m);
+    out.back().content.reset();
+  }
+  return out;
+}
+
+// The templates open no thinking then.
+bool ends_with_tool_result(const std::vector<Message>& messages) {
+  const auto last = std::find_if(messages.rbegin(), messages.rend(),
+                                 [](const Message& m) { return m.role != "system"; });
+  return last != messages.rend() && last->role == "tool";
 }
 
 std::string how_to_call(const ServedModel& model) {
@@ -50,15 +72,14 @@ ChatPrompt chat_prompt(const ServedModel& model, const ChatRequest& request) {
     throw ApiError(400,
                    "this model has no chat template; use /v1/completions, or start the server "
                    "with --chat-template");
-  std::vector<Message> messages = request.messages;
+  std::vector<Message> messages = with_calls_alone(request.messages);
   if (request.prefix) messages.pop_back();
   if (request.tool_choice != ToolChoice::None)
     add_to_system(messages, describe_tools(model, request));
 
   std::vector<TextSegment> segments =
       model.chat_template->render(messages, model.tokenizer.config().bos_token.value_or(""), true);
-  const bool opened =
-      model.chat_template->opens_thinking() && !messages.empty() && messages.back().role != "tool";
+  const bool opened = model.chat_template->opens_thinking() && !ends_with_tool_result(messages);
   const bool asked = request.common.model == kReasonerName && model.think_begin && model.think_end;
   bool thinking = (opened && model.think_end) || asked;
   if (asked && !opened) segments.push_back({"<think>\n", SpecialTokens::Recognise});
