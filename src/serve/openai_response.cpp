@@ -87,6 +87,12 @@ ApiJson chat_delta(const AnswerDelta& delta, std::span<const std::string> call_i
   if (!delta.reasoning.empty()) json["reasoning_content"] = delta.reasoning;
   if (!delta.content.empty() || !delta.tokens.empty()) json["content"] = delta.content;
   for (const ToolPiece& piece : delta.tools) {
+    // One entry for each call, also where several pieces of it came together.
+    if (json.contains("tool_calls") && json["tool_calls"].back()["index"] == piece.index) {
+      ApiJson& arguments = json["tool_calls"].back()["function"]["arguments"];
+      arguments = arguments.get<std::string>() + piece.arguments;
+      continue;
+    }
     ApiJson call = {{"index", piece.index}};
     if (piece.name) {
       call["id"] = call_ids[static_cast<std::size_t>(piece.index)];
