@@ -31,6 +31,9 @@ class Serve(unittest.TestCase):
     def setUpClass(cls):
         cls.directory = Path(tempfile.mkdtemp(prefix="minke_serve_"))
         cls.model, _ = use_test.make_model(cls.directory)
+        config = json.loads((cls.model / "config.json").read_text())
+        config["max_position_embeddings"] = 2048  # tools take some
+        (cls.model / "config.json").write_text(json.dumps(config))
         cls.process = cls.start()
         cls.port = cls.wait_until_ready(cls.process)
 
@@ -152,6 +155,39 @@ class Serve(unittest.TestCase):
         self.assertEqual(tokens["count"], len(tokens["tokens"]))
         _, text = self.ask("/detokenize", {"tokens": tokens["tokens"]})
         self.assertEqual(text["prompt"], "the sea 春")
+
+    def test_tokens_of_messages_are_those_of_the_chat(self):
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        for more in ({}, {"tools": tools}, {"tools": tools, "tool_choice": "none"}):
+            body = dict(CHAT, max_tokens=1, **more)
+            _, answer = self.ask("/v1/chat/completions", body)
+            _, tokens = self.ask("/tokenize", body)
+            self.assertEqual(tokens["count"], answer["usage"]["prompt_tokens"])
+
+    def test_required_calls_parse_whole_and_streamed(self):
+        tools = [{"type": "function", "function": {"name": name, "parameters": {
+            "type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"],
+            "additionalProperties": False}}} for name in ("f", "g")]
+        for seed in range(3):
+            body = dict(CHAT, temperature=2, seed=seed, max_tokens=100, tools=tools, stop=["}"],
+                        tool_choice={"type": "function", "function": {"name": "g"}})
+            status, answer = self.ask("/v1/chat/completions", body)
+            self.assertEqual(status, 200, answer)
+            [choice] = answer["choices"]
+            [call] = choice["message"]["tool_calls"]
+            self.assertEqual(call["function"]["name"], "g")
+            if choice["finish_reason"] == "tool_calls":
+                self.assertIn(json.loads(call["function"]["arguments"])["n"], (1, 2))
+            else:
+                self.assertEqual(choice["finish_reason"], "length")
+            deltas = [c["choices"][0]["delta"] for c in self.events("/v1/chat/completions", body)]
+            pieces = [piece for d in deltas for piece in d.get("tool_calls", [])]
+            self.assertEqual([piece["function"].get("name") for piece in pieces],
+                             ["g"] + [None] * (len(pieces) - 1))
+            self.assertEqual(["id" in piece for piece in pieces],
+                             [True] + [False] * (len(pieces) - 1))
+            self.assertEqual("".join(piece["function"]["arguments"] for piece in pieces),
+                             call["function"]["arguments"])
 
     def test_idle_connections_do_not_slow_health(self):
         idle = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(300)]

@@ -207,7 +207,9 @@ HttpResponse ApiRoutes::tokenize(std::string_view body) const {
       ids = model_.tokenizer.encode(*prompt, SpecialTokens::Recognise);
   } else {
     if (!fields.find("messages")) fields.fail("prompt", "a string, or messages");
-    ids = chat_prompt(model_, {.messages = parse_messages(fields, limits_)}).ids;
+    ApiJson chat = json;  // as a chat with it would be read, tools and thinking included
+    if (!fields.find("model")) chat["model"] = model_.name;
+    ids = chat_prompt(model_, parse_chat_request(chat, limits_, /*beta=*/true)).ids;
   }
   return json_response({{"tokens", ids}, {"count", ids.size()}, {"max_model_len", model_.context}});
 }

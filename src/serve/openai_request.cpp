@@ -237,8 +237,6 @@ void read_prefix(const ApiJson& messages, bool beta, ChatRequest& out) {
   }
 }
 
-}  // namespace
-
 std::vector<Message> parse_messages(const JsonFields& fields, const ApiLimits& limits) {
   const ApiJson* messages = fields.list("messages", limits.messages);
   if (!messages || messages->empty()) fields.fail("messages", "a list of at least one message");
@@ -247,6 +245,8 @@ std::vector<Message> parse_messages(const JsonFields& fields, const ApiLimits& l
     out.push_back(read_message(JsonFields((*messages)[i], fmt::format("messages[{}]", i)), limits));
   return out;
 }
+
+}  // namespace
 
 ChatRequest parse_chat_request(const ApiJson& body, const ApiLimits& limits, bool beta) {
   const JsonFields fields(body, "");

@@ -65,9 +65,6 @@ struct CompletionRequest {
 };
 CompletionRequest parse_completion_request(const ApiJson& body, const ApiLimits& limits);
 
-// The messages of a request, as in the chat routes.
-std::vector<Message> parse_messages(const JsonFields& fields, const ApiLimits& limits);
-
 // `tokens` of /detokenize, of any number.
 std::vector<std::int32_t> parse_ids(const ApiJson& list, const std::string& field,
                                     std::int64_t vocab);
