@@ -212,7 +212,7 @@ class BlockPass {
   // once sees memory at a third of its speed.
   void touch_rows(Index begin, Index n) const {
     const char* row = reinterpret_cast<const char*>(row_of(p_.k, begin));
-    const Index bytes = n * row_stride(p_.k) * static_cast<Index>(sizeof(E));
+    const Index bytes = ((n - 1) * row_stride(p_.k) + shape_.qk) * static_cast<Index>(sizeof(E));
     for (Index i = 0; i < bytes; i += 64) {
       __builtin_prefetch(row + i + 2048);
       __asm__ volatile("" : : "r"(row[i]));
