@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a small trained model that writes: installs what is needed, builds, trains a
-# tokenizer and a DeepSeek-V3 model on the text in corpus/, and prints samples. About seven minutes on two
+# tokenizer and a DeepSeek-V3 model on the text in corpus/, and prints samples. About eight minutes on two
 # cores. Ctrl-C is safe: run it again to go on where it stopped. To begin anew: rm -r demo
 set -euo pipefail
 cd "$(dirname "$0")"
