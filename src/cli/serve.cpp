@@ -15,6 +15,7 @@
 #include "ops/isa.h"
 #include "serve/backend.h"
 #include "serve/server.h"
+#include "tensor/block_cache.h"
 
 namespace minke {
 namespace {
@@ -181,6 +182,7 @@ void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
 
 void run_serve(const ServeFlags& f) {
   raise_descriptor_limit();
+  keep_freed_memory();
   const ApiKeys keys = load_keys(f);
   const InterruptScope interrupt;
   ApiServer server(server_settings(f), keys);

@@ -1,10 +1,12 @@
 #include "tensor/block_cache.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <bit>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <new>
@@ -116,6 +118,14 @@ void free_block(void* block, std::size_t bytes) noexcept {
 
 void release_kept_blocks() noexcept {
   kept().release();
+}
+void keep_freed_memory() noexcept {
+#if defined(__GLIBC__)
+  // Blocks of kLarge and more are kept above; nothing smaller is worth a mapping of its own.
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_THRESHOLD, 2 * kLarge);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 }
 std::size_t kept_block_bytes() noexcept {
   return kept().bytes();

@@ -14,6 +14,10 @@ void free_block(void* block, std::size_t bytes) noexcept;
 
 // Gives kept blocks back to the system: after loading, when the sizes to come are others.
 void release_kept_blocks() noexcept;
+// For a program that runs for weeks: the C library, too, keeps what is freed, in one place for all
+// threads. Resident memory then reaches what the work needs at most and stays there, instead of
+// swinging by a fifth as heaps of many threads are trimmed and grown again. Call it at the start.
+void keep_freed_memory() noexcept;
 // Bytes kept for later.
 std::size_t kept_block_bytes() noexcept;
 
