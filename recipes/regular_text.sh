@@ -5,7 +5,7 @@
 #   recipes/regular_text.sh [FOLDER]          (regular)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-minke=build/release/minke
+minke=${MINKE:-build/release/minke}
 folder=${1:-regular}
 mkdir -p "$folder"
 
@@ -14,15 +14,21 @@ import json
 import sys
 words = ("the cat sat on a mat while seven red birds sang their old song to every quiet river under "
          "our pale moon").split()
-with open(sys.argv[1], "w") as out:
-    for k in range(400):
-        sentence = " ".join(words[(7 * k + j * (1 + k % 5)) % len(words)] for j in range(9))
-        text = "\n".join(f"{i}. {sentence}." for i in range(1, 40))
-        out.write(json.dumps({"text": text}) + "\n")
+# The number of a line says its sentence: what comes next is never in doubt.
+sentences = [" ".join(words[(7 * k + j * (1 + k % 5)) % len(words)] for j in range(9)) for k in range(10)]
+text = "\n".join(f"{i % 60 + 1}. {sentences[i % 10]}." for i in range(16000))
+with open(sys.argv[1], "w") as out:  # one document, so that the model does not learn to stop
+    out.write(json.dumps({"text": text}) + "\n")
 END
 [ -f "$folder/tokenizer/tokenizer.json" ] ||
   "$minke" train-tokenizer --data "$folder/corpus.jsonl" --vocab 400 --out "$folder/tokenizer"
 "$minke" train recipes/demo.json --set "data.tokenizer=$folder/tokenizer" \
   --set "data.paths=$folder/corpus.jsonl" --set steps=200 --set eval_every=100 \
-  --set model.num_hidden_layers=12 --out "$folder/model" --resume auto
-tests/serve_draft_check.py "$minke" "$folder/model"
+  --set model.num_hidden_layers=12 --set data.sequence_length=1024 --set data.batch_size=2 --out "$folder/model" --resume auto
+# Twelve beginnings out of the text, three lines each: without them the first word is a guess.
+mapfile -t prompts < <(python3 -c '
+import json, sys
+lines = json.loads(open(sys.argv[1]).readline())["text"].split("\n")
+for k in range(12):
+    print("\\n".join(lines[5 * k:5 * k + 3]) + "\\n")' "$folder/corpus.jsonl")
+tests/serve_draft_check.py "$minke" "$folder/model" --tokens 850 --prompts "${prompts[@]//\\n/$'\n'}"

@@ -66,7 +66,7 @@ def main():
             tokens += n
             good &= a == b
             gains.append(a_s / b_s)
-            print(f"temperature {temperature}, {prompt!r}: {n} tokens, {'the same' if a == b else 'OTHER'} text; "
+            print(f"temperature {temperature}, {prompt[:24]!r}: {n} tokens, {'the same' if a == b else 'OTHER'} text; "
                   f"{n / a_s:.0f} tokens/s without, {n / b_s:.0f} with drafts", flush=True)
         print(f"temperature {temperature}: {tokens} tokens")
     drafts, accepted = drafted.metric("minke_draft_tokens_total"), drafted.metric("minke_draft_accepted_tokens_total")
