@@ -4,6 +4,7 @@
 
 #include "base/threads.h"
 #include "ops/gemm.h"
+#include "ops/int4_weights.h"
 
 namespace minke {
 namespace {
@@ -42,6 +43,16 @@ void check_offsets(std::span<const Index> offsets, std::size_t groups, Index row
                     offsets.size(), groups, rows, groups + 1));
 }
 
+// All weights of a call have one form.
+void multiply_products(std::span<const gemm::Product> products, Write write,
+                       gemm::Arithmetic arithmetic) {
+  if (!products.empty() && products.front().w->form() == WeightForm::Int4) {
+    MINKE_ASSERT(arithmetic == gemm::Arithmetic::OfForm);
+    return int4::multiply(products, write);
+  }
+  gemm::multiply(products, write, arithmetic);
+}
+
 void multiply_grouped(View2<const float> x, std::span<const Index> offsets,
                       std::span<const PackedWeights* const> w, View2<float> y, Write write,
                       gemm::Arithmetic arithmetic) {
@@ -56,7 +67,7 @@ void multiply_grouped(View2<const float> x, std::span<const Index> offsets,
     if (arithmetic == gemm::Arithmetic::Fp8) check_codes(*w[e]);
     products.push_back(product);
   }
-  gemm::multiply(products, write, arithmetic);
+  multiply_products(products, write, arithmetic);
 }
 
 }  // namespace
@@ -64,14 +75,14 @@ void multiply_grouped(View2<const float> x, std::span<const Index> offsets,
 void linear(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
   const gemm::Product product{x, &w, y};
-  gemm::multiply({&product, 1}, write, gemm::Arithmetic::OfForm);
+  multiply_products({&product, 1}, write, gemm::Arithmetic::OfForm);
 }
 
 void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
   check_codes(w);
   const gemm::Product product{x, &w, y};
-  gemm::multiply({&product, 1}, write, gemm::Arithmetic::Fp8);
+  multiply_products({&product, 1}, write, gemm::Arithmetic::Fp8);
 }
 
 void linear_grouped(View2<const float> x, std::span<const Index> offsets,

@@ -6,8 +6,11 @@
 //
 // Numeric contract. Form F32: FP32 products and sums. Form Bf16: x is rounded to BF16, products are
 // summed in FP32. Form E4m3: weights stay codes with 128x128 scales in memory and become
-// BF16(float(code) * scale) when used, otherwise as Bf16. A row of y depends on that row of x, on W
-// and on the instruction set alone: not on T, on the other rows, or on the number of threads.
+// BF16(float(code) * scale) when used, otherwise as Bf16. Form Int4: weights are codes of 4 bits in
+// groups (tensor/int4_groups.h); x becomes codes of 8 bits in the same groups, sums over a group
+// are exact, and are added in FP32; the bits do not depend on the instruction set either. A row of
+// y depends on that row of x, on W and on the instruction set alone: not on T, on the other rows,
+// or on the number of threads.
 #pragma once
 #include <span>
 #include <vector>
@@ -16,7 +19,7 @@
 
 namespace minke {
 
-enum class WeightForm : std::uint8_t { F32, Bf16, E4m3 };
+enum class WeightForm : std::uint8_t { F32, Bf16, E4m3, Int4 };
 enum class Write : std::uint8_t { Overwrite, Add };
 enum class Precision : std::uint8_t { Full, Bf16 };  // operands of a product: as they are, rounded
 
@@ -31,6 +34,9 @@ class PackedWeights {
   static PackedWeights pack_transposed(View2<const float> w, WeightForm form);
   // codes [N, K], scales [ceil(N/128), ceil(K/128)]. Form E4m3.
   static PackedWeights pack(View2<const E4M3> codes, View2<const float> scales);
+  // packed I32 [N, ceil(K / 8)], scales [N, ceil(K / group)] as in tensor/int4_groups.h. Form Int4.
+  static PackedWeights pack_int4(View2<const std::int32_t> packed, View2<const BF16> scales,
+                                 Index k, Index group);
 
   // Packs again into the memory that is there (after an optimiser step). Same extents and form.
   void repack(View2<const float> w);
@@ -43,16 +49,18 @@ class PackedWeights {
   bool defined() const { return n_ > 0; }
 
   // For ops/ only: panels of kPanel outputs, k padded to a multiple of 32 with zeros. F32:
-  // [panel][k][kPanel]; Bf16: [panel][k / 2][kPanel][2]; E4m3: [panel][k / 4][64], see ops/gemm.h.
+  // [panel][k][kPanel]; Bf16: [panel][k / 2][kPanel][2]; E4m3: [panel][k / 4][64], see ops/gemm.h;
+  // Int4: see ops/int4_kernels.h, k padded to whole groups.
   static constexpr Index kPanel = 16;
   const void* panels() const { return data_.raw(); }
   Index padded_k() const { return padded_k_; }
   View2<const float> scales() const { return scales_.v2(); }
+  Index group() const { return group_; }  // numbers under one scale; form Int4
 
  private:
   PackedWeights(Index n, Index k, WeightForm form);
 
-  Index n_ = 0, k_ = 0, padded_k_ = 0;
+  Index n_ = 0, k_ = 0, padded_k_ = 0, group_ = 0;
   WeightForm form_ = WeightForm::F32;
   Tensor data_, scales_;
 };

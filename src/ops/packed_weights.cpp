@@ -77,10 +77,10 @@ Pair pair_at(const Element* row, Index i, Index n) {
 }
 
 void check_form(WeightForm form) {
-  if (form == WeightForm::E4m3)
+  if (form == WeightForm::E4m3 || form == WeightForm::Int4)
     throw ShapeError(
-        "weights in form E4M3 are packed from codes and scales, not from FP32 numbers; quantise "
-        "them first");
+        "weights in forms E4M3 and Int4 are packed from codes and scales, not from FP32 numbers; "
+        "quantise them first");
 }
 
 void check_again(const PackedWeights& packed, Index n, Index k) {
