@@ -18,8 +18,8 @@ namespace fs = std::filesystem;
 
 WeightForm random_form(const ModelChoice& choice, Compute compute) {
   const std::string& wanted = choice.weights;
-  if (wanted != "auto" && wanted != "fp8" && wanted != "bf16")
-    throw UsageError(fmt::format("--weights is \"{}\"; expected auto, fp8 or bf16", wanted));
+  if (wanted != "auto" && wanted != "fp8" && wanted != "bf16" && wanted != "int4")
+    throw UsageError(fmt::format("--weights is \"{}\"; expected auto, fp8, bf16 or int4", wanted));
   if (compute == Compute::Fp64)
     throw UsageError("--compute fp64 is for training steps alone; expected bf16, fp8 or fp32");
   if (compute == Compute::Fp32) {
@@ -27,29 +27,36 @@ WeightForm random_form(const ModelChoice& choice, Compute compute) {
       throw UsageError("--compute fp32 reads FP32 weights; leave --weights out");
     return WeightForm::F32;
   }
-  if (compute == Compute::Fp8 && wanted == "bf16")
+  if (compute == Compute::Fp8 && (wanted == "bf16" || wanted == "int4"))
     throw UsageError("--compute fp8 reads FP8 weights; use --weights fp8 or leave it out");
-  return wanted == "bf16" ? WeightForm::Bf16 : WeightForm::E4m3;
+  return wanted == "bf16"   ? WeightForm::Bf16
+         : wanted == "int4" ? WeightForm::Int4
+                            : WeightForm::E4m3;
 }
 
 // Weights that are made in memory have no file behind them: too many end in a kill.
 void check_fits(const std::string& name, const ModelConfig& config, const RandomModel& options) {
-  const LinearStorage storage =
-      options.linear == WeightForm::E4m3 ? LinearStorage::E4m3 : LinearStorage::Plain;
+  const LinearStorage storage = options.linear == WeightForm::E4m3   ? LinearStorage::E4m3
+                                : options.linear == WeightForm::Int4 ? LinearStorage::Int4
+                                                                     : LinearStorage::Plain;
   const double needed = weight_bytes(config, storage, options.compute).held;
   const auto here = static_cast<double>(read_machine_memory().available_bytes);
   if (here > 0 && needed > here)
     throw ConfigError(fmt::format(
         "the weights of {} take {}, but only {} of memory are available; try a smaller model{}",
         name, bytes_text(needed), bytes_text(here),
-        options.linear == WeightForm::E4m3 ? "" : ", or --compute bf16 with --weights fp8"));
+        options.linear == WeightForm::Int4 ? ""
+                                           : ", or --compute bf16 with --weights fp8 or int4"));
 }
 
 std::string form_of(const Model& model) {
   const Weight& w = model.weights.layers.front().self_attn.o_proj;
   if (w.fp8_product) return "fp8";
   const WeightForm form = w.forward.form();
-  return form == WeightForm::E4m3 ? "e4m3" : form == WeightForm::Bf16 ? "bf16" : "fp32";
+  return form == WeightForm::E4m3   ? "e4m3"
+         : form == WeightForm::Int4 ? "int4"
+         : form == WeightForm::Bf16 ? "bf16"
+                                    : "fp32";
 }
 
 std::string directory_name(const std::string& directory) {
@@ -128,7 +135,7 @@ ModelSummary summarize_model(const std::string& model) {
     s.name = directory_name(model);
     s.config = summarize_checkpoint(model).config;
     s.config.num_nextn_predict_layers = 0;
-    s.storage = s.config.quantization ? LinearStorage::E4m3 : LinearStorage::Plain;
+    s.storage = storage_of(s.config);
   }
   s.count = count_parameters(s.config);
   return s;

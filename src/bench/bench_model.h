@@ -11,12 +11,12 @@ namespace minke::bench {
 struct ModelChoice {
   std::string model = "mini";    // a name or a directory
   std::string compute = "bf16";  // bf16, fp8 or fp32
-  std::string weights = "auto";  // of a benchmark model: fp8, bf16, or auto
+  std::string weights = "auto";  // of a benchmark model: fp8, bf16, int4, or auto
 };
 
 struct BenchModel {
   std::string name;  // "mini", or the last part of the directory's path
-  std::string form;  // "e4m3", "bf16", "fp32", or "fp8" for the official arithmetic
+  std::string form;  // "e4m3", "int4", "bf16", "fp32", or "fp8" for the official arithmetic
   Model model;
 };
 // Holds kv_b_proj for one form of attention. UsageError for a name that is neither, and for options

@@ -54,7 +54,7 @@ Diagnosis diagnose(const DoctorBench& bench) {
 
 std::vector<std::string> advice(const Diagnosis& d) {
   const Footing &now = d.stored, &other = d.converted;
-  const bool is_fp8 = now.storage == LinearStorage::E4m3;
+  const bool is_plain = now.storage == LinearStorage::Plain;
   std::vector<std::string> all;
   if (d.memory.available_bytes > 0 && !d.fits(now)) {
     const double missing = d.needed_bytes(now, 0) - static_cast<double>(d.memory.available_bytes);
@@ -66,7 +66,7 @@ std::vector<std::string> advice(const Diagnosis& d) {
       line += " The machine has them: end other programs first.";
     all.push_back(line);
   }
-  if (!is_fp8) {
+  if (is_plain) {
     const double faster = now.weights.per_token / other.weights.per_token;
     all.push_back(fmt::format(
         "FP8 instead of BF16 (`minke convert`): {} instead of {} of memory, and up to {:.1f} times "

@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "tensor/block_cache.h"
+#include "tensor/int4_groups.h"
 
 namespace minke::bench {
 namespace {
@@ -66,7 +67,8 @@ class Maker {
   void make_linear(const ParameterSpec& spec, Weight& w) {
     const bool kv_b = spec.name.ends_with("kv_b_proj.weight");
     if (!kv_b || options_.expanded) {
-      w.forward = packed(spec, options_.linear);
+      const bool int4 = options_.linear == WeightForm::Int4;  // as convert: all but kv_b_proj
+      w.forward = packed(spec, int4 && kv_b ? WeightForm::Bf16 : options_.linear);
       w.fp8_product = options_.compute == Compute::Fp8;
     }
     if (kv_b && options_.absorbed) {
@@ -86,11 +88,32 @@ class Maker {
       const Tensor t = matrix<BF16>(spec, sigma);
       return PackedWeights::pack(t.view<BF16, 2>());
     }
+    if (form == WeightForm::Int4) return packed_int4(spec, sigma);
     const Tensor codes = matrix<E4M3>(spec, sigma);
     Tensor scales =
         Tensor::uninitialized({(spec.shape[0] + 127) / 128, (spec.shape[1] + 127) / 128});
     for (Index i = 0; i < scales.size(); ++i) scales.flat()(i) = sigma * kCodeScale;
     return PackedWeights::pack(codes.view<E4M3, 2>(), std::as_const(scales).v2());
+  }
+
+  // Every code is as likely as any other: their variance is (16^2 - 1) / 12.
+  PackedWeights packed_int4(const ParameterSpec& spec, float sigma) const {
+    constexpr Index kGroup = 32;
+    const Index n = spec.shape[0], k = spec.shape[1];
+    Tensor codes = Tensor::uninitialized(DType::I32, {n, (k + kInt4PerWord - 1) / kInt4PerWord});
+    Tensor scales = Tensor::uninitialized(DType::BF16, {n, (k + kGroup - 1) / kGroup});
+    const BF16 scale(sigma / std::sqrt(255.0f / 12));
+    const std::uint64_t stream = hash64(as_byte_span(spec.name));
+    parallel_ranges(n, 64, [&](Index first, Index last) {
+      Random random(3, stream + static_cast<std::uint64_t>(first));
+      for (Index r = first; r < last; ++r) {
+        for (Index i = 0; i < codes.extent(1); ++i)
+          codes.view<std::int32_t, 2>()(r, i) = static_cast<std::int32_t>(random.next());
+        for (Index g = 0; g < scales.extent(1); ++g) scales.view<BF16, 2>()(r, g) = scale;
+      }
+    });
+    return PackedWeights::pack_int4(std::as_const(codes).view<std::int32_t, 2>(),
+                                    std::as_const(scales).view<BF16, 2>(), k, kGroup);
   }
 
   // The same numbers in each type, times sigma (which codes leave to their scales).

@@ -7,10 +7,11 @@ namespace minke::bench {
 
 struct RandomModel {
   Compute compute = Compute::Bf16;
-  WeightForm linear = WeightForm::E4m3;  // E4m3 (compute bf16, fp8), Bf16 (bf16) or F32 (fp32)
-  bool absorbed = true;                  // kv_b_proj per head, for decoding
-  bool expanded = true;                  // and whole, for prompts
-  bool modules = false;                  // MTP modules, as many as the configuration says
+  // E4m3 (compute bf16, fp8), Bf16 or Int4 in groups of 32 (bf16), or F32 (fp32)
+  WeightForm linear = WeightForm::E4m3;
+  bool absorbed = true;  // kv_b_proj per head, for decoding
+  bool expanded = true;  // and whole, for prompts
+  bool modules = false;  // MTP modules, as many as the configuration says
 };
 
 // Matrices are normal with variance 1 / inputs, so that values keep their size from layer to layer

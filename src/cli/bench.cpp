@@ -45,7 +45,7 @@ void add_model_options(CLI::App& cmd, bench::ModelChoice& choice, const char* mo
   cmd.add_option("--model", choice.model, models)->capture_default_str();
   cmd.add_option("--compute", choice.compute, "bf16, fp8 or fp32")->capture_default_str();
   cmd.add_option("--weights", choice.weights,
-                 "of a benchmark model: fp8, bf16, or auto (fp8, with --compute fp32 FP32)")
+                 "of a benchmark model: fp8, bf16, int4, or auto (fp8, with --compute fp32 FP32)")
       ->capture_default_str();
 }
 

@@ -21,10 +21,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr Index kContexts[] = {0, 4096, 32768};
 
-const char* name_of_storage(LinearStorage storage) {
-  return storage == LinearStorage::E4m3 ? "FP8" : "BF16";
-}
-
 std::string bytes_text(std::uint64_t bytes) {
   return minke::bytes_text(static_cast<double>(bytes));
 }
@@ -33,7 +29,7 @@ Json footing_json(const Diagnosis& d, const Footing& f) {
   Json bounds = Json::object();
   for (const Index context : kContexts)
     bounds[std::to_string(context)] = d.decode_bound(f, context);
-  return {{"weights", name_of_storage(f.storage)},
+  return {{"weights", name_of(f.storage)},
           {"weight_bytes", f.weights.held},
           {"bytes_per_token", f.weights.per_token},
           {"cache_bytes_per_token", f.cache_of_token},
@@ -109,9 +105,9 @@ void print_text(const Diagnosis& d, const std::vector<std::string>& advice) {
   fmt::print("\n{}: {:.1f} M parameters, of which a token uses {:.1f} M\n", d.model.name,
              static_cast<double>(d.model.count.main) * 1e-6,
              static_cast<double>(d.model.count.active) * 1e-6);
-  fmt::print("as it is, in {}\n", name_of_storage(d.stored.storage));
+  fmt::print("as it is, in {}\n", name_of(d.stored.storage));
   print_footing(d, d.stored);
-  fmt::print("converted to {}\n", name_of_storage(d.converted.storage));
+  fmt::print("converted to {}\n", name_of(d.converted.storage));
   print_footing(d, d.converted);
   fmt::print(
       "a prompt is read at {:.0f} tokens/s at most: {:.2f} TFLOP/s over {:.2f} GFLOP a token\n",

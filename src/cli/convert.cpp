@@ -46,6 +46,7 @@ std::uint64_t parse_bytes(const std::string& text) {
 
 struct Arguments {
   std::string model, out, dtype, scale = "fp32", max_shard_size = "5GB";
+  Index group = 32;
   bool allow_symlinks = false, overwrite = false;
   int threads = available_cores();
 };
@@ -54,12 +55,14 @@ void run(const Arguments& a) {
   ConvertOptions options;
   options.model = a.model;
   options.out = a.out;
-  options.to = a.dtype == "bf16"  ? ConvertTo::Bf16
-               : a.dtype == "fp8" ? ConvertTo::Fp8
-                                  : ConvertTo::Keep;
+  options.to = a.dtype == "bf16"   ? ConvertTo::Bf16
+               : a.dtype == "fp8"  ? ConvertTo::Fp8
+               : a.dtype == "int4" ? ConvertTo::Int4
+                                   : ConvertTo::Keep;
   options.scale = a.scale == "ue8m0" ? ScaleForm::PowerOfTwo : ScaleForm::Float;
   if (options.scale == ScaleForm::PowerOfTwo && options.to != ConvertTo::Fp8)
     throw UsageError("--scale is about weights that become FP8; it needs --dtype fp8");
+  options.group = a.group;
   options.max_shard_bytes = parse_bytes(a.max_shard_size);
   options.allow_symlinks = a.allow_symlinks;
   options.overwrite = a.overwrite;
@@ -78,7 +81,7 @@ void run(const Arguments& a) {
   line->finish();
   log_info(
       fmt::format("{}: {} tensors, {:.3f} GB (from {:.3f} GB); {} dequantised to BF16, {} "
-                  "quantised to FP8, {} rounded to BF16, {} other files copied",
+                  "quantised, {} rounded to BF16, {} other files copied",
                   a.out, r.tensors, static_cast<double>(r.bytes_written) / 1e9,
                   static_cast<double>(r.bytes_read) / 1e9, r.dequantized, r.quantized, r.rounded,
                   r.files_copied));
@@ -87,21 +90,25 @@ void run(const Arguments& a) {
 }  // namespace
 
 void add_convert(CLI::App& app) {
-  CLI::App* cmd =
-      app.add_subcommand("convert", "Convert a model between BF16 and FP8, or between shard sizes");
+  CLI::App* cmd = app.add_subcommand(
+      "convert", "Convert a model between BF16, FP8 and 4 bits, or between shard sizes");
   const auto a = std::make_shared<Arguments>();
   cmd->add_option("--model", a->model, "model directory to read")->required();
   cmd->add_option("--out", a->out, "directory to write; it appears whole or not at all")
       ->required();
   cmd->add_option("--dtype", a->dtype,
                   "bf16: dequantised, as published; fp8: the published set of weights in 128x128 "
-                  "blocks, the rest BF16; keep: only the shards change")
+                  "blocks, the rest BF16; int4: 4 bits in groups (compressed-tensors, "
+                  "pack-quantized); keep: only the shards change")
       ->required()
-      ->check(CLI::IsMember({"bf16", "fp8", "keep"}));
+      ->check(CLI::IsMember({"bf16", "fp8", "int4", "keep"}));
   cmd->add_option(
          "--scale", a->scale,
          "scales of weights that become FP8: fp32, or ue8m0 (powers of two, stored as F32)")
       ->check(CLI::IsMember({"fp32", "ue8m0"}))
+      ->capture_default_str();
+  cmd->add_option("--group", a->group, "numbers under one scale of weights that become 4 bits")
+      ->check(CLI::IsMember({32, 128}))
       ->capture_default_str();
   cmd->add_option("--max-shard-size", a->max_shard_size, "largest file of weights")
       ->capture_default_str();

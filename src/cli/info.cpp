@@ -65,7 +65,7 @@ void info_model(const std::string& directory, bool as_json) {
   ModelConfig c = s.config;
   c.num_nextn_predict_layers = s.mtp_present;
   const double cache = static_cast<double>(cache_bytes_per_token(c, DType::BF16));
-  const LinearStorage storage = c.quantization ? LinearStorage::E4m3 : LinearStorage::Plain;
+  const LinearStorage storage = storage_of(c);
   const double needed = weight_bytes(c, storage, Compute::Bf16).held;
   const double here = static_cast<double>(read_machine_memory().available_bytes);
   Index moe_layers = 0;

@@ -38,10 +38,10 @@ bool is_real(DType t) {
 }
 
 // How one tensor of the output comes about.
-enum class Action { Copy, Round, Dequantize, Scales, Codes };
+enum class Action { Copy, Round, Dequantize, Scales, Codes, Int4Codes, Int4Scales, Int4Shape };
 struct Step {
   Action action = Action::Copy;
-  std::string source;         // tensor of the input; for Scales and Codes the weight
+  std::string source;         // tensor of the input; the weight itself where it becomes several
   std::uint64_t counted = 0;  // bytes of the input that are done with it
 };
 
@@ -79,7 +79,8 @@ Fp8Block block_of(const Json& config, const fs::path& path) {
                                   key, found, expected));
   };
   const Json method = q->is_object() ? q->value("quant_method", Json("fp8")) : *q;
-  if (method != "fp8") fail("quant_method", method.dump(), "\"fp8\"");
+  if (method == "compressed-tensors") return kWeightBlock;  // its matrices say what they are
+  if (method != "fp8") fail("quant_method", method.dump(), "\"fp8\" or \"compressed-tensors\"");
   const auto size = q->find("weight_block_size");
   if (size == q->end()) return kWeightBlock;
   if (!size->is_array() || size->size() != 2 || !(*size)[0].is_number_unsigned() ||
@@ -110,7 +111,7 @@ class Conversion {
       const Step& step = steps_.at(t.name);
       write(writer, t, step);
       store_.check_intact();
-      if (step.action != Action::Scales) store_.drop(step.source);
+      if (step.counted > 0) store_.drop(step.source);
       report_.bytes_written += t.bytes();
       ++report_.tensors;
       progress(done += step.counted, store_.total_bytes());
@@ -141,6 +142,8 @@ class Conversion {
   }
 
   void plan(const TensorInfo& t) {
+    if (const std::string_view weight = int4_weight_of(t.name); !weight.empty())
+      return plan_int4(t, std::string(weight));
     constexpr std::string_view kScale = "_scale_inv";
     if (std::string_view(t.name).ends_with(kScale)) {
       const TensorInfo* weight =
@@ -159,6 +162,7 @@ class Conversion {
     if (t.dtype == DType::F8_E4M3) return plan_fp8(t);
     const bool linear = is_fp8_weight(t.name) && t.shape.size() == 2 && is_real(t.dtype);
     if (options_.to == ConvertTo::Fp8 && linear) return add_quantized(t, t.bytes());
+    if (options_.to == ConvertTo::Int4 && linear && !is_kv_b(t.name)) return add_int4(t, t.bytes());
     // The routing bias moves in steps far below BF16's and is published in F32.
     const bool round = is_real(t.dtype) && t.dtype != DType::BF16 &&
                        !std::string_view(t.name).ends_with("e_score_correction_bias");
@@ -170,7 +174,8 @@ class Conversion {
   void plan_fp8(const TensorInfo& t) {
     const Tensor scales = store_.read_scales(t.name, block_);
     const std::uint64_t counted = t.bytes() + store_.at(scale_name(t.name)).bytes();
-    if (options_.to == ConvertTo::Bf16) {
+    if (options_.to == ConvertTo::Int4 && !is_kv_b(t.name)) return add_int4(t, counted);
+    if (options_.to != ConvertTo::Fp8) {
       ++report_.dequantized;
       return add(t, t.name, DType::BF16, t.shape, Action::Dequantize, counted);
     }
@@ -190,6 +195,49 @@ class Conversion {
         Action::Scales, 0);
   }
 
+  static bool is_kv_b(std::string_view name) { return name.ends_with("kv_b_proj.weight"); }
+
+  // One of the three tensors of a matrix of 4 bits.
+  void plan_int4(const TensorInfo& t, const std::string& weight) {
+    const StoredInt4 int4 = store_.int4(weight);
+    if (options_.to == ConvertTo::Keep)
+      return add(t, t.name, t.dtype, t.shape, Action::Copy, t.bytes());
+    if (options_.to != ConvertTo::Bf16)
+      throw UsageError(
+          fmt::format("{}: {} is in 4 bits already; convert it with --dtype bf16 first, or keep",
+                      options_.model.string(), weight));
+    if (t.name != Int4Names(weight).packed) return;
+    ++report_.dequantized;
+    decls_.push_back({weight, DType::BF16, int4.shape()});
+    steps_[weight] = {Action::Dequantize, weight, store_.stored_bytes(weight)};
+  }
+
+  void add_int4(const TensorInfo& t, std::uint64_t counted) {
+    ++report_.quantized;
+    const Index n = t.shape[0], k = t.shape[1];
+    const Int4Names names(t.name);
+    add(t, names.packed, DType::I32, {n, block_count(k, kInt4PerWord)}, Action::Int4Codes, counted);
+    add(t, names.scale, DType::BF16, {n, block_count(k, options_.group)}, Action::Int4Scales, 0);
+    add(t, names.shape, DType::I64, {2}, Action::Int4Shape, 0);
+  }
+
+  // Codes come first in a file, by their name; the scales wait for their turn.
+  Tensor int4_codes(const std::string& name) {
+    const Tensor x = store_.read_f32(name, block_);
+    check_finite(name, x);
+    Int4Matrix q = quantize_int4(x.v2(), options_.group);
+    int4_scales_[name] = std::move(q.scales);
+    return std::move(q.packed);
+  }
+
+  void check_finite(const std::string& name, const Tensor& x) const {
+    const View1<const float> values = x.flat();
+    parallel_ranges(values.extent(0), 1 << 20, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i)
+        if (!std::isfinite(values(i))) not_finite(name);
+    });
+  }
+
   void write(ShardedWriter& writer, const TensorDecl& t, const Step& step) {
     const auto put = [&](const Tensor& tensor) {
       writer.write({static_cast<const std::byte*>(tensor.raw()), tensor.bytes()});
@@ -205,6 +253,19 @@ class Conversion {
       case Action::Scales:
         put(scales_of(step.source));
         break;
+      case Action::Int4Codes:
+        put(int4_codes(step.source));
+        break;
+      case Action::Int4Scales:
+        put(int4_scales_.at(step.source));
+        int4_scales_.erase(step.source);
+        break;
+      case Action::Int4Shape: {
+        const Shape& shape = store_.at(step.source).shape;
+        const std::array<std::int64_t, 2> extents{shape[0], shape[1]};
+        writer.write(std::as_bytes(std::span(extents)));
+        break;
+      }
       case Action::Codes: {
         const Tensor scales = scales_of(step.source);
         scales_.erase(step.source);
@@ -254,8 +315,9 @@ class Conversion {
   }
 
   [[noreturn]] void not_finite(const std::string& name) const {
-    throw FormatError(fmt::format("{}: tensor {} holds NaN or infinity and cannot become FP8",
-                                  options_.model.string(), name));
+    throw FormatError(fmt::format("{}: tensor {} holds NaN or infinity and cannot become {}",
+                                  options_.model.string(), name,
+                                  options_.to == ConvertTo::Int4 ? "4 bits" : "FP8"));
   }
 
   void check_space() const {
@@ -296,6 +358,7 @@ class Conversion {
 
   void write_config(AtomicDirectory& out) {
     if (options_.to == ConvertTo::Bf16) config_.erase("quantization_config");
+    if (options_.to == ConvertTo::Int4) config_["quantization_config"] = int4_settings();
     if (options_.to == ConvertTo::Fp8) {
       Json& q = config_["quantization_config"];
       if (!q.is_object())
@@ -314,19 +377,45 @@ class Conversion {
     out.record("config.json", file.finish());
   }
 
+  // As other engines read it: all linears but those that the patterns name.
+  Json int4_settings() const {
+    const Json weights = {{"num_bits", 4},
+                          {"type", "int"},
+                          {"symmetric", true},
+                          {"strategy", "group"},
+                          {"group_size", options_.group},
+                          {"dynamic", false},
+                          {"actorder", nullptr},
+                          {"observer", "mse"}};
+    const Json group = {{"targets", {"Linear"}},
+                        {"weights", weights},
+                        {"input_activations", nullptr},
+                        {"output_activations", nullptr}};
+    return {{"quant_method", "compressed-tensors"},
+            {"format", "pack-quantized"},
+            {"quantization_status", "compressed"},
+            {"kv_cache_scheme", nullptr},
+            {"config_groups", {{"group_0", group}}},
+            {"ignore",
+             {"lm_head", "re:.*kv_b_proj$", "re:.*mlp\\.gate$", "re:.*eh_proj$",
+              "re:.*shared_head.*"}}};
+  }
+
   ConvertOptions options_;
   TensorStore store_;
   fs::path config_path_;
   Json config_;
   Fp8Block block_;
   std::vector<TensorDecl> decls_;
-  std::unordered_map<std::string, Step> steps_;  // by name of the output
-  std::unordered_map<std::string, Tensor> scales_;
+  std::unordered_map<std::string, Step> steps_;     // by name of the output
+  std::unordered_map<std::string, Tensor> scales_;  // of FP8, between their turn and the codes'
+  std::unordered_map<std::string, Tensor> int4_scales_;  // between the codes' turn and theirs
   bool requantized_ = false;
   ConvertReport report_;
 };
 
 void check_out(const ConvertOptions& options) {
+  if (options.to == ConvertTo::Int4) check_int4_group(options.group);
   std::error_code error;
   const fs::path in = fs::weakly_canonical(options.model, error);
   const fs::path out = fs::weakly_canonical(fs::absolute(options.out), error);

@@ -3,6 +3,9 @@
 //
 // FP8 to BF16: float(code) * scale in FP32, rounded once: the published dequantisation, bit for
 // bit. To FP8: the published set of weights in 128x128 blocks (tensor/fp8_blocks.h), the rest BF16.
+// To 4 bits: the same set but kv_b_proj, whose halves decoding needs apart, in groups
+// (tensor/int4_groups.h), as compressed-tensors' "pack-quantized"; the rest BF16. From 4 bits to
+// BF16 back: (code - 8) * scale in FP32, rounded once.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -13,21 +16,23 @@
 
 namespace minke {
 
-enum class ConvertTo { Keep, Bf16, Fp8 };
+enum class ConvertTo { Keep, Bf16, Fp8, Int4 };
 
 struct ConvertOptions {
   std::filesystem::path model = {}, out = {};
   ConvertTo to = ConvertTo::Keep;
   ScaleForm scale = ScaleForm::Float;  // of weights that become FP8; stored as F32
+  Index group = 32;  // numbers under one scale, of weights that become 4 bits: 32 or 128
   std::uint64_t max_shard_bytes = 5'000'000'000;
   bool allow_symlinks = false;
   bool overwrite = false;  // `out` may exist, if minke wrote it
 };
 
 struct ConvertReport {
-  std::int64_t tensors = 0;                                  // written, scales included
-  std::int64_t dequantized = 0, quantized = 0, rounded = 0;  // FP8 -> BF16, -> FP8, F32 -> BF16
-  std::int64_t files_copied = 0;                             // tokenizer, licence, ...
+  std::int64_t tensors = 0;  // written, scales included
+  // to BF16, to FP8 or 4 bits, F32 -> BF16
+  std::int64_t dequantized = 0, quantized = 0, rounded = 0;
+  std::int64_t files_copied = 0;  // tokenizer, licence, ...
   std::uint64_t bytes_read = 0, bytes_written = 0;
 };
 

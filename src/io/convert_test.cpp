@@ -1,5 +1,6 @@
 #include "io/convert.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -88,6 +89,111 @@ TEST_F(Convert, Fp8ToBf16IsThePublishedFormulaAndBackKeepsTheCodes) {
   };
   EXPECT_FALSE(json(dir / "bf16").contains("quantization_config"));
   EXPECT_EQ(json(dir / "fp8")["quantization_config"], json(in)["quantization_config"]);
+}
+
+TEST_F(Convert, FourBitsAreThePublishedLayoutAndComeBackAsBf16) {
+  const fs::path in = kGolden / "tiny-bf16";
+  for (const Index group : {32, 128}) {
+    const fs::path out = dir / fmt::format("int4-{}", group),
+                   back = dir / fmt::format("b{}", group);
+    const ConvertReport r =
+        convert({.model = in, .out = out, .to = ConvertTo::Int4, .group = group});
+    EXPECT_GT(r.quantized, 10);
+    convert({.model = out, .out = back, .to = ConvertTo::Bf16});
+    const TensorStore from = TensorStore::open(in), int4 = TensorStore::open(out),
+                      bf16 = TensorStore::open(back);
+    EXPECT_EQ(bf16.size(), from.size());
+    EXPECT_EQ(int4.size(), from.size() + 2 * static_cast<std::size_t>(r.quantized));
+    from.for_each([&](const StoredTensor& t) {
+      const std::string& name = t.info->name;
+      if (!is_fp8_weight(name) || name.ends_with("kv_b_proj.weight")) {
+        EXPECT_TRUE(same_bytes(from, int4, name)) << name;
+        EXPECT_TRUE(same_bytes(from, bf16, name)) << name;
+        return;
+      }
+      const Tensor x = from.read_f32(name), y = int4.read_f32(name);
+      const Int4Matrix q = quantize_int4(x.v2(), group);
+      Tensor expected = Tensor::uninitialized(x.shape());
+      dequantize_int4(q.packed.view<std::int32_t, 2>(), q.scales.view<BF16, 2>(), group,
+                      expected.v2());
+      const auto rounded = bf16.view<BF16, 2>(name);
+      for (Index i = 0; i < x.size(); ++i) {
+        ASSERT_EQ(y.flat()(i), expected.flat()(i)) << name;
+        ASSERT_EQ(rounded(i / x.extent(1), i % x.extent(1)).bits, BF16(y.flat()(i)).bits) << name;
+      }
+      EXPECT_EQ(int4.stored_bytes(name),
+                q.packed.bytes() + q.scales.bytes() + 2 * sizeof(std::int64_t));
+    });
+    const auto config = nlohmann::json::parse(read_file(out / "config.json"));
+    const auto& settings = config["quantization_config"];
+    EXPECT_EQ(settings["format"], "pack-quantized");
+    EXPECT_EQ(settings["config_groups"]["group_0"]["weights"]["group_size"], group);
+    EXPECT_FALSE(
+        nlohmann::json::parse(read_file(back / "config.json")).contains("quantization_config"));
+  }
+  EXPECT_THROW(convert({.model = dir / "int4-32", .out = dir / "c", .to = ConvertTo::Fp8}),
+               UsageError);
+  EXPECT_THROW(convert({.model = in, .out = dir / "d", .to = ConvertTo::Int4, .group = 64}),
+               ConfigError);
+  convert({.model = dir / "int4-32", .out = dir / "kept", .to = ConvertTo::Keep});
+  const TensorStore kept = TensorStore::open(dir / "kept"),
+                    first = TensorStore::open(dir / "int4-32");
+  first.for_each([&](const StoredTensor& t) {
+    EXPECT_TRUE(same_bytes(first, kept, t.info->name)) << t.info->name;
+  });
+}
+
+TEST_F(Convert, PartsOfFourBitMatricesThatDoNotFitAreNamed) {
+  convert({.model = kGolden / "tiny-bf16", .out = dir / "a", .to = ConvertTo::Int4});
+  const std::string name = "model.layers.0.self_attn.o_proj.weight";
+  const auto rewrite = [&](auto change) {
+    fs::create_directories(dir / "bad");
+    const TensorStore store = TensorStore::open(dir / "a");
+    std::vector<TensorDecl> decls;
+    std::vector<std::pair<std::string, std::vector<std::byte>>> data;
+    store.for_each([&](const StoredTensor& t) {
+      TensorDecl decl{t.info->name, t.info->dtype, t.info->shape};
+      const auto bytes = store.bytes(t.info->name);
+      std::vector<std::byte> copy(bytes.begin(), bytes.end());
+      if (!change(decl, copy)) return;
+      decls.push_back(decl);
+      data.emplace_back(decl.name, std::move(copy));
+    });
+    ShardedWriter writer(dir / "bad", decls);
+    for (const TensorDecl& decl : writer.order())
+      for (const auto& [of, bytes] : data)
+        if (of == decl.name) writer.write(bytes);
+    writer.finish();
+    return TensorStore::open(dir / "bad");
+  };
+  const auto expect_complaint = [&](auto change, const char* about) {
+    const TensorStore store = rewrite(change);
+    try {
+      (void)store.int4(name);
+      ADD_FAILURE() << about;
+    } catch (const FormatError& e) {
+      EXPECT_HOLDS(std::string(e.what()), about);
+      EXPECT_HOLDS(std::string(e.what()), name);
+    }
+  };
+  expect_complaint([&](TensorDecl& t, auto&) { return t.name != name + "_scale"; }, "is missing");
+  expect_complaint([&](TensorDecl& t, auto&) { return t.name != name + "_shape"; }, "is missing");
+  expect_complaint(
+      [&](TensorDecl& t, auto& bytes) {
+        if (t.name == name + "_scale") {
+          t.shape = {t.shape[0] * t.shape[1]};
+        } else if (t.name == name + "_shape") {
+          bytes = std::vector<std::byte>(16, std::byte{1});
+        }
+        return true;
+      },
+      "expected");
+  expect_complaint(
+      [&](TensorDecl& t, auto&) {
+        if (t.name == name + "_scale") t.dtype = DType::F16;
+        return true;
+      },
+      "BF16");
 }
 
 TEST_F(Convert, PowerOfTwoScalesKeepEveryValueBothWays) {

@@ -67,6 +67,18 @@ std::string plural(std::size_t n, const char* what) {
 
 }  // namespace
 
+Int4Names::Int4Names(std::string_view weight)
+    : packed(fmt::format("{}_packed", weight)),
+      scale(fmt::format("{}_scale", weight)),
+      shape(fmt::format("{}_shape", weight)) {}
+
+std::string_view int4_weight_of(std::string_view name) {
+  for (const std::string_view part : {"_packed", "_scale", "_shape"})
+    if (name.ends_with(part) && name.substr(0, name.size() - part.size()).ends_with(".weight"))
+      return name.substr(0, name.size() - part.size());
+  return {};
+}
+
 std::string scale_name(std::string_view weight) {
   return std::string(weight) + "_scale_inv";
 }
@@ -198,6 +210,11 @@ void TensorStore::prefetch(std::string_view name) const {
 }
 
 void TensorStore::drop(std::string_view name) const {
+  if (!contains(name) && is_int4(name)) {
+    const Int4Names names(name);
+    for (const std::string& part : {names.packed, names.scale, names.shape}) drop(part);
+    return;
+  }
   const StoredTensor t = stored(name);
   t.file->drop(*t.info);
 }
@@ -253,10 +270,68 @@ Tensor TensorStore::read_scales(std::string_view name, Fp8Block block) const {
   return scales;
 }
 
+bool TensorStore::is_int4(std::string_view name) const {
+  return name.ends_with(".weight") && !contains(name) && contains(Int4Names(name).packed);
+}
+
+StoredInt4 TensorStore::int4(std::string_view name) const {
+  const Int4Names names(name);
+  const auto fail = [&](const std::string& tensor, const std::string& what) {
+    throw_format_error(
+        fmt::format("{}: {} of the 4-bit matrix {} {}", directory_.string(), tensor, name, what));
+  };
+  for (const std::string& part : {names.packed, names.scale, names.shape})
+    if (!contains(part)) fail(part, "is missing");
+  const Tensor shape = read_i64(names.shape);
+  if (shape.shape() != Shape{2})
+    fail(names.shape, fmt::format("is {}; two numbers expected", to_string(shape.shape())));
+  const Index n = shape.v1<std::int64_t>()(0), k = shape.v1<std::int64_t>()(1);
+  const TensorInfo &packed = at(names.packed), &scale = at(names.scale);
+  constexpr Index kMost = Index{1} << 40;
+  if (n < 1 || k < 1 || n > kMost || k > kMost || packed.dtype != DType::I32 ||
+      packed.shape != Shape{n, (k + kInt4PerWord - 1) / kInt4PerWord})
+    fail(names.packed,
+         fmt::format("is {} {}; I32 [{}, {}] expected", name_of(packed.dtype),
+                     to_string(packed.shape), n, (k + kInt4PerWord - 1) / kInt4PerWord));
+  for (const Index group : {32, 128})
+    if (scale.dtype == DType::BF16 && scale.shape == Shape{n, (k + group - 1) / group})
+      return {view<std::int32_t, 2>(names.packed), view<BF16, 2>(names.scale), k, group};
+  fail(names.scale, fmt::format("is {} {}; BF16 [{}, {}] or [{}, {}] expected: groups of 32 or 128",
+                                name_of(scale.dtype), to_string(scale.shape), n, (k + 31) / 32, n,
+                                (k + 127) / 128));
+  return {};
+}
+
+std::uint64_t TensorStore::stored_bytes(std::string_view name) const {
+  if (!is_int4(name)) return at(name).bytes();
+  const Int4Names names(name);
+  return at(names.packed).bytes() + at(names.scale).bytes() + at(names.shape).bytes();
+}
+
 namespace {
 
 template <class T>
+Tensor read_int4(const TensorStore& store, std::string_view name) {
+  const StoredInt4 stored = store.int4(name);
+  Tensor values = Tensor::uninitialized(stored.shape());
+  dequantize_int4(stored.packed, stored.scales, stored.group, values.v2());
+  store.check_intact();
+  if constexpr (std::is_same_v<T, float>) {
+    return values;
+  } else {
+    Tensor rounded = Tensor::uninitialized(dtype_of<T>, values.shape());
+    const View1<const float> from = std::as_const(values).flat();
+    const View1<T> to = rounded.flat<T>();
+    parallel_ranges(from.extent(0), 1 << 16, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) to(i) = T(from(i));
+    });
+    return rounded;
+  }
+}
+
+template <class T>
 Tensor read_real(const TensorStore& store, std::string_view name, Fp8Block block) {
+  if (store.is_int4(name)) return read_int4<T>(store, name);
   const TensorInfo& info = store.at(name);
   Tensor out = Tensor::uninitialized(dtype_of<T>, info.shape);
   const auto data = store.bytes(name);

@@ -12,6 +12,7 @@
 
 #include "io/safetensors.h"
 #include "tensor/fp8_blocks.h"
+#include "tensor/int4_groups.h"
 #include "tensor/tensor.h"
 
 namespace minke {
@@ -24,6 +25,14 @@ struct StoreOptions {
 struct StoredTensor {
   const TensorInfo* info = nullptr;
   const SafetensorsFile* file = nullptr;
+};
+
+// A matrix of 4 bits as it lies in a store (tensor/int4_groups.h).
+struct StoredInt4 {
+  View2<const std::int32_t> packed;
+  View2<const BF16> scales;
+  Index k, group;
+  Shape shape() const { return {packed.extent(0), k}; }
 };
 
 class TensorStore {
@@ -61,7 +70,8 @@ class TensorStore {
   // IoError when a mapped file changed underneath: call after reading, before trusting.
   void check_intact() const;
 
-  // A copy as FP32: from F32, F64, F16, BF16, or F8_E4M3 with its scales (value = code * scale).
+  // A copy as FP32: from F32, F64, F16, BF16, F8_E4M3 with its scales (value = code * scale), or
+  // the 4-bit matrix of this name.
   // `block` is quantization_config.weight_block_size. FormatError for other types.
   Tensor read_f32(std::string_view name, Fp8Block block = kWeightBlock) const;
   // A copy as BF16 [same types]: F32 and F64 rounded once, F8_E4M3 by the published dequantisation.
@@ -73,6 +83,14 @@ class TensorStore {
   const TensorInfo& scales_of(std::string_view name, Fp8Block block = kWeightBlock) const;
   // Its values as FP32. FormatError also when one is not finite.
   Tensor read_scales(std::string_view name, Fp8Block block = kWeightBlock) const;
+
+  // Whether "X.weight" is stored in 4 bits: as X.weight_packed I32 [N, ceil(K / 8)],
+  // X.weight_scale BF16 [N, ceil(K / group)] and X.weight_shape [N, K], group 32 or 128.
+  bool is_int4(std::string_view name) const;
+  // FormatError when one of the three is missing or of another shape or type.
+  StoredInt4 int4(std::string_view name) const;
+  // Bytes of a tensor, or of the three that make a 4-bit matrix.
+  std::uint64_t stored_bytes(std::string_view name) const;
 
  private:
   TensorStore() = default;
@@ -86,6 +104,13 @@ class TensorStore {
 
 // The name of the scales of an FP8 weight: "X.weight" -> "X.weight_scale_inv".
 std::string scale_name(std::string_view weight);
+// The tensors of a 4-bit matrix "X.weight".
+struct Int4Names {
+  explicit Int4Names(std::string_view weight);
+  std::string packed, scale, shape;
+};
+// "X.weight" of "X.weight_packed", "X.weight_scale" or "X.weight_shape"; empty for other names.
+std::string_view int4_weight_of(std::string_view name);
 
 // DIR/NAME, when NAME is the plain name of a file in DIR. FormatError for "../x", absolute paths,
 // and symlinks that lead out of DIR unless allowed.

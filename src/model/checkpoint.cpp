@@ -36,23 +36,31 @@ ModelConfig config_as_present(const TensorStore& store, ModelConfig c) {
   return c;
 }
 
-// Name, type and extents are what the configuration says.
-const TensorInfo& checked(const TensorStore& store, const ParameterSpec& spec) {
+enum class Stored { Real, Bf16, Fp8, Int4 };
+
+// How the tensor is stored. Name, type and extents are what the configuration says.
+Stored checked(const TensorStore& store, const ParameterSpec& spec) {
   const TensorInfo* info = store.find(spec.name);
-  if (!info)
+  const bool is_int4 = store.is_int4(spec.name);
+  if (!info && !is_int4)
     throw FormatError(fmt::format("{}: tensor {} is missing; config.json asks for {} of it",
                                   store.directory().string(), spec.name, to_string(spec.shape)));
-  if (info->shape != spec.shape)
+  const Shape shape = is_int4 ? store.int4(spec.name).shape() : info->shape;
+  if (shape != spec.shape)
     throw FormatError(fmt::format(
         "{}: tensor {} is {} but config.json makes it {}; are the config and the weights from the "
         "same model?",
-        store.directory().string(), spec.name, to_string(info->shape), to_string(spec.shape)));
-  const bool is_fp8 = info->dtype == DType::F8_E4M3;
-  if (is_fp8 && spec.role != Role::Linear)
-    throw FormatError(fmt::format("{}: tensor {} is F8_E4M3, which only linear weights may be",
-                                  store.directory().string(), spec.name));
+        store.directory().string(), spec.name, to_string(shape), to_string(spec.shape)));
+  const bool is_fp8 = !is_int4 && info->dtype == DType::F8_E4M3;
+  if ((is_fp8 || is_int4) && spec.role != Role::Linear)
+    throw FormatError(fmt::format("{}: tensor {} is {}, which only linear weights may be",
+                                  store.directory().string(), spec.name,
+                                  is_fp8 ? "F8_E4M3" : "in 4 bits"));
   if (is_fp8) (void)store.scales_of(spec.name);
-  return *info;
+  return is_int4                      ? Stored::Int4
+         : is_fp8                     ? Stored::Fp8
+         : info->dtype == DType::BF16 ? Stored::Bf16
+                                      : Stored::Real;
 }
 
 // Tensors that the model does not read and that are not the known repetitions get one warning. The
@@ -65,6 +73,7 @@ void report_unread(const TensorStore& store, const std::set<std::string>& read,
     const std::string& name = t.info->name;
     if (read.contains(name) || name.ends_with("rotary_emb.inv_freq")) return;
     if (name.ends_with("_scale_inv") && read.contains(name.substr(0, name.size() - 10))) return;
+    if (read.contains(std::string(int4_weight_of(name)))) return;
     for (Index k = 0; k < announced.num_nextn_predict_layers; ++k)
       if (name == mtp_prefix(announced, k) + "embed_tokens.weight" ||
           name == mtp_prefix(announced, k) + "shared_head.head.weight" ||
@@ -105,7 +114,7 @@ class Loader {
       : store_(store), config_(config), options_(options) {}
 
   void load(const ParameterSpec& spec, Weight& w) {
-    const TensorInfo& info = checked(store_, spec);
+    const Stored stored = checked(store_, spec);
     switch (spec.role) {
       case Role::Norm:
       case Role::Bias:
@@ -120,43 +129,47 @@ class Loader {
         break;
       case Role::Head:
       case Role::EhProj:
-        pack_plain(spec, info, w);
+        pack_plain(spec, stored, w);
         break;
       case Role::Linear:
-        load_linear(spec, info, w);
+        load_linear(spec, stored, w);
         break;
     }
     store_.drop(spec.name);
   }
 
  private:
-  // FP32 or BF16 as the compute wants; FP8 on disk is dequantised.
-  void pack_plain(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
+  // FP32 or BF16 as the compute wants; FP8 and 4 bits on disk are dequantised.
+  void pack_plain(const ParameterSpec& spec, Stored stored, Weight& w) {
     if (options_.compute != Compute::Bf16)
       w.forward = PackedWeights::pack(store_.read_f32(spec.name).v2(), WeightForm::F32);
-    else if (info.dtype == DType::BF16)
+    else if (stored == Stored::Bf16)
       w.forward = PackedWeights::pack(store_.view<BF16, 2>(spec.name));
     else
       w.forward = PackedWeights::pack(store_.read_bf16(spec.name).view<BF16, 2>());
   }
 
-  void load_linear(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
+  void load_linear(const ParameterSpec& spec, Stored stored, Weight& w) {
     const bool kv_b = spec.name.ends_with("kv_b_proj.weight");
-    if (!kv_b || options_.expanded) load_product(spec, info, w);
+    if (!kv_b || options_.expanded) load_product(spec, stored, w);
     if (kv_b && options_.absorbed) {
       // Never an FP8 product: dequantised, as the published inference code does.
       const bool bf16 = options_.compute == Compute::Bf16;
       Tensor dense = store_.read_f32(spec.name);
-      if (options_.compute == Compute::Fp8 && info.dtype != DType::F8_E4M3)
-        dense = through_fp8(dense);
+      if (options_.compute == Compute::Fp8 && stored != Stored::Fp8) dense = through_fp8(dense);
       pack_absorbed(config_, dense.v2(), bf16 ? WeightForm::Bf16 : WeightForm::F32, w);
     }
   }
 
-  void load_product(const ParameterSpec& spec, const TensorInfo& info, Weight& w) {
-    const bool on_disk = info.dtype == DType::F8_E4M3;
+  void load_product(const ParameterSpec& spec, Stored stored, Weight& w) {
+    const bool on_disk = stored == Stored::Fp8;
+    if (stored == Stored::Int4 && options_.compute == Compute::Bf16) {
+      const StoredInt4 int4 = store_.int4(spec.name);
+      w.forward = PackedWeights::pack_int4(int4.packed, int4.scales, int4.k, int4.group);
+      return;
+    }
     if (options_.compute == Compute::Fp32 || (options_.compute == Compute::Bf16 && !on_disk)) {
-      pack_plain(spec, info, w);
+      pack_plain(spec, stored, w);
       return;
     }
     w.fp8_product = options_.compute == Compute::Fp8;
@@ -194,7 +207,7 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
   visit_parameters(model.config, model.weights, [&](const ParameterSpec& spec, Weight& w) {
     loader.load(spec, w);
     read.insert(spec.name);
-    done += store.at(spec.name).bytes();
+    done += store.stored_bytes(spec.name);
     if (options.progress) options.progress(done, store.total_bytes());
   });
   store.check_intact();
@@ -244,6 +257,7 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
   ModelConfig saved = config;
   saved.torch_dtype = dtype == SaveDType::Bf16 ? "bfloat16" : "float32";
   saved.quantization.reset();
+  saved.int4.reset();
   saved.save(directory);
   ShardedWriter writer(directory, order);
   const std::vector<TensorDecl> decls = writer.order();

@@ -9,7 +9,10 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "io/convert.h"
 #include "io/safetensors.h"
+#include "model/training_pass.h"
+#include "model/weight_bytes.h"
 
 namespace minke {
 namespace {
@@ -158,6 +161,35 @@ TEST_F(Checkpoint, AnnouncedMtpModulesThatAreAbsentAreLeftOut) {
 TEST_F(Checkpoint, FormatHalfAnMtpModuleIsRefused) {
   damaged("tiny-mtp", "model.layers.2.shared_head.norm.weight", nullptr);
   EXPECT_NE(complaint().find("model.layers.2.shared_head.norm.weight"), std::string::npos);
+}
+
+// In FP32 a model of 4 bits computes what the model of its values computes; in BF16 it keeps the
+// codes (ops/int4_weights_test.cpp has their products).
+TEST_F(Checkpoint, FourBitsComputeAsTheirValuesDo) {
+  const auto convert = [](const fs::path& from, const fs::path& to, ConvertTo form) {
+    convert_model({.model = from, .out = to, .to = form}, [](std::uint64_t, std::uint64_t) {});
+  };
+  convert(golden("tiny-bf16"), dir_ / "int4", ConvertTo::Int4);
+  convert(dir_ / "int4", dir_ / "values", ConvertTo::Bf16);
+  EXPECT_EQ(ModelConfig::load(dir_ / "int4").int4->group, 32);
+  std::vector<std::int32_t> tokens(48);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int32_t>(i * 7 % 60);
+  const View2<const std::int32_t> rows(tokens.data(), {2, 24});
+  const auto loss = [&](const char* model, Compute compute) {
+    return evaluate_loss(load_model(dir_ / model, {.compute = compute, .absorbed = false}), rows);
+  };
+  const double exact = loss("values", Compute::Fp32);
+  // The values were rounded to BF16 on the way, the codes' products are not.
+  EXPECT_NEAR(loss("int4", Compute::Fp32), exact, 2e-3 * exact);
+  const Model bf16 = load_model(dir_ / "int4", {.compute = Compute::Bf16});
+  EXPECT_EQ(bf16.weights.layers[0].self_attn.o_proj.forward.form(), WeightForm::Int4);
+  EXPECT_EQ(bf16.weights.layers[0].self_attn.kv_b_proj.forward.form(), WeightForm::Bf16);
+  EXPECT_EQ(bf16.weights.lm_head.forward.form(), WeightForm::Bf16);
+  const CheckpointSummary summary = summarize_checkpoint(dir_ / "int4");
+  EXPECT_EQ(storage_of(summary.config), LinearStorage::Int4);
+  ModelConfig config;
+  const ModelParameters<Tensor> masters = load_masters(dir_ / "int4", config);
+  EXPECT_EQ(masters.layers[0].self_attn.o_proj.dtype(), DType::F32);
 }
 
 }  // namespace

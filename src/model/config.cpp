@@ -170,14 +170,29 @@ std::optional<YarnScaling> read_yarn(const Json& scaling, const std::string& whe
   return y;
 }
 
-Fp8Quantization read_quantization(const Json& json, const std::string& where) {
+// One group of settings for all linears: 4 bits, symmetric, in groups of 32 or 128.
+Int4Quantization read_int4(const Json& json, const std::string& where) {
   const Reader r(json, where);
-  const std::string method = r.text_or("quant_method", "");
-  if (method != "fp8")
-    throw ConfigError(fmt::format(
-        "{}: quant_method \"{}\" is not implemented; minke reads \"fp8\" with 128x128 blocks, or "
-        "weights that are not quantised",
-        where, method));
+  r.only("format", "pack-quantized");
+  if (!r.has("config_groups") || !r.at("config_groups").is_object() ||
+      r.at("config_groups").size() != 1)
+    r.wrong("config_groups", "an object with one group");
+  const auto& [name, settings] = *r.at("config_groups").items().begin();
+  const Reader group_reader(settings, where + ": " + name);
+  if (!group_reader.has("weights")) group_reader.wrong("weights", "an object");
+  const Reader weights(group_reader.object("weights"), group_reader.inside("weights"));
+  if (weights.integer("num_bits", 1) != 4) weights.wrong("num_bits", "4");
+  weights.only("type", "int");
+  weights.only("strategy", "group");
+  if (weights.has("symmetric") && weights.at("symmetric") != Json(true))
+    weights.wrong("symmetric", "true");
+  const Index group = weights.integer("group_size", 1);
+  if (group != 32 && group != 128) weights.wrong("group_size", "32 or 128");
+  return {group};
+}
+
+Fp8Quantization read_fp8(const Json& json, const std::string& where) {
+  const Reader r(json, where);
   r.only("fmt", "e4m3");
   r.only("activation_scheme", "dynamic");
   Fp8Quantization q;
@@ -186,6 +201,19 @@ Fp8Quantization read_quantization(const Json& json, const std::string& where) {
   r.only("scale_fmt", "ue8m0");
   q.power_of_two = r.has("scale_fmt");
   return q;
+}
+
+void read_quantization(const Json& json, const std::string& where, ModelConfig& c) {
+  const std::string method = Reader(json, where).text_or("quant_method", "");
+  if (method == "fp8")
+    c.quantization = read_fp8(json, where);
+  else if (method == "compressed-tensors")
+    c.int4 = read_int4(json, where);
+  else
+    throw ConfigError(fmt::format(
+        "{}: quant_method \"{}\" is not implemented; minke reads \"fp8\" with 128x128 blocks, "
+        "\"compressed-tensors\" in the format pack-quantized, or weights that are not quantised",
+        where, method));
 }
 
 bool same(const std::optional<YarnScaling>& a, const std::optional<YarnScaling>& b) {
@@ -288,8 +316,7 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& where) {
 
   read_rope(r, c);
   if (r.has("quantization_config"))
-    c.quantization =
-        read_quantization(r.object("quantization_config"), r.inside("quantization_config"));
+    read_quantization(r.object("quantization_config"), r.inside("quantization_config"), c);
   c.as_read_ = std::make_shared<const Json>(json);
   c.check(where);
   return c;
@@ -411,7 +438,7 @@ Json ModelConfig::to_json() const {
   put(j, fresh, "use_cache", fresh ? Json(true) : j.value("use_cache", Json(true)));
   put(j, fresh, "v_head_dim", v_head_dim);
   put(j, fresh, "vocab_size", vocab_size);
-  if (!quantization) {
+  if (!quantization && !int4) {
     j.erase("quantization_config");
   } else if (!j.contains("quantization_config")) {
     j["quantization_config"] = {{"activation_scheme", "dynamic"},

@@ -22,6 +22,10 @@ struct Fp8Quantization {      // `quantization_config`
   bool power_of_two = false;  // `scale_fmt` "ue8m0"
 };
 
+struct Int4Quantization {  // compressed-tensors, "pack-quantized"
+  Index group = 32;
+};
+
 struct ModelConfig {
   Index vocab_size = 0;
   Index hidden_size = 0;               // D
@@ -53,6 +57,7 @@ struct ModelConfig {
   std::vector<Index> eos_token_ids;  // a number or a list in the file
   std::string torch_dtype = "bfloat16";
   std::optional<Fp8Quantization> quantization;
+  std::optional<Int4Quantization> int4;  // at most one of the two
 
   // ConfigError (or IoError, FormatError) naming the file and the key.
   static ModelConfig load(const std::filesystem::path& directory);

@@ -5,8 +5,11 @@
 
 namespace minke {
 
-// What linear weights are stored as; products read E4M3 in compute bf16 and fp8.
-enum class LinearStorage : std::uint8_t { Plain, E4m3 };
+// What linear weights are stored as; products read E4M3 in compute bf16 and fp8, 4 bits (in groups
+// of 32 or 128; kv_b_proj stays BF16) in bf16.
+enum class LinearStorage : std::uint8_t { Plain, E4m3, Int4, Int4Wide };
+LinearStorage storage_of(const ModelConfig& config);
+std::string_view name_of(LinearStorage storage);  // "BF16", "FP8", "4-bit"
 
 struct WeightBytes {
   double held = 0;       // MTP modules included; kv_b_proj in both forms
