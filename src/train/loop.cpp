@@ -96,7 +96,8 @@ class Run {
   void train(FunctionRef<bool()> stop) {
     const Index total = recipe_.total_steps();
     const Index last = std::min(total, options_.stop_after.value_or(total));
-    MetricsLog metrics(directory_ / "metrics.jsonl", state_.step);
+    MetricsLog metrics(directory_ / "metrics.jsonl", state_.step,
+                       recipe_.tensorboard ? directory_ / "tensorboard" : fs::path());
     if (state_.step < last) {
       metrics.append(start_line());
       Progress progress({.label = "train", .unit = "steps", .total = total, .start = state_.step});
@@ -215,12 +216,13 @@ class Run {
     return true;
   }
 
-  Json start_line() const {
+  Json start_line() {
     return {{"step", state_.step},
             {"start", true},
             {"isa", name_of(chosen_isa())},
             {"threads", n_threads()},
-            {"parameters", count_parameters(state_.config).total}};
+            {"parameters", count_parameters(state_.config).total},
+            {"recipe", options_to_json(OptionList(recipe_))}};
   }
 
   Json step_line(const PassResult& result, double norm, double lr, double took) const {
