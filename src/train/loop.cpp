@@ -21,6 +21,7 @@
 #include "text/tokenizer.h"
 #include "train/balance.h"
 #include "train/export.h"
+#include "train/held_out_acceptance.h"
 #include "train/metrics.h"
 #include "train/training_data.h"
 #include "train/training_step.h"
@@ -253,6 +254,9 @@ class Run {
     line["held_out"] = held_out.loss;
     line["held_out_bits_per_byte"] = held_out.bits_per_byte;
     for (const auto& [source, loss] : held_out.by_source) line["held_out_sources"][source] = loss;
+    if (state_.config.num_nextn_predict_layers > 0)
+      line["mtp_acceptance"] =
+          held_out_acceptance(state_.model, data_.held_out, recipe_.data.sequence_length).share();
   }
 
   [[noreturn]] void fail_not_finite(Progress& progress) {
