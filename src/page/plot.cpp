@@ -58,17 +58,12 @@ class Panel {
   }
 
   void find_x() {
+    if (scale_ == Scale::Linear) x_.add(0);
     for (const PlotLine& line : plot_.lines)
-      if (!line.series->empty()) {
-        const double first = line.series->points().front().x;
-        if (scale_ == Scale::Linear)
-          x_.add(0);
-        else if (first > 0)
-          x_.add(first);
-        x_.add(line.series->last().x);
-      }
-    if (x_.empty() || x_.low == x_.high) x_ = {x_.empty() ? 0 : x_.low * 0.5, x_.high};
-    if (!(x_.high > x_.low)) x_ = {0, 1};
+      for (const Point& p : line.series->points())
+        if (scale_ == Scale::Linear || p.x > 0) x_.add(p.x);
+    if (x_.low == x_.high && x_.high > 0) x_.low = 0.5 * x_.high;
+    if (x_.empty() || x_.low == x_.high) x_ = {scale_ == Scale::Linear ? 0. : 1., 10};
   }
 
   void find_y() {
@@ -77,12 +72,11 @@ class Panel {
     for (const PlotLine& line : plot_.lines)
       for (const Point& p : line.series->points())
         if (p.x >= from) y_.add(p.y);
-    if (y_.empty()) y_ = {0, 1};
+    if (y_.empty() || (y_.low == 0 && y_.high == 0)) y_ = {0, plot_.percent ? 0.01 : 1};
     const double span = y_.high - y_.low;
     const double room = span > 0 ? 0.05 * span : std::max(1e-12, 0.1 * std::abs(y_.high));
     const bool from_zero = y_.low >= 0 && y_.low <= 0.25 * y_.high;
     y_ = {from_zero ? 0 : y_.low - room, y_.high + room};
-    if (from_zero && y_.high <= 0) y_.high = 1;
   }
 
   double x_of(double x) const { return width_ * position_on(scale_, x, x_.low, x_.high); }
@@ -170,9 +164,12 @@ std::vector<double> round_ticks(double low, double high, int about) {
   for (const double factor : {5., 2., 1.})
     if (factor * power >= wanted * 0.8) step = factor * power;
   std::vector<double> ticks;
-  const double end = high + 1e-9 * step;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= end; ++i)
-    ticks.push_back(i == 0 ? 0 : i * step);
+  const double first = std::ceil(low / step - 1e-9);
+  for (int i = 0; i <= 3 * about; ++i) {
+    const double tick = (first + i) * step;
+    if (!(tick <= high + 1e-9 * step)) break;
+    ticks.push_back(tick == 0 ? 0 : tick);  // not "-0"
+  }
   return ticks;
 }
 

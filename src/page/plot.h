@@ -30,8 +30,8 @@ struct PlotMark {  // a vertical line with a flag
 struct Plot {
   std::string title;
   std::string x_name = "tokens";
-  std::vector<PlotLine> lines;
-  std::vector<PlotMark> marks;
+  std::vector<PlotLine> lines = {};
+  std::vector<PlotMark> marks = {};
   // The linear plot's y axis spans what comes after the first tenth of x: what a curve falls from
   // at its beginning would press the rest flat.
   bool skip_start = false;

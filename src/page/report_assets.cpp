@@ -53,7 +53,8 @@ h3 { font-size: 1rem; margin: 1rem 0 .4rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; padding: .6rem;
   font-size: 12px; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; max-width: 24rem; } td:first-child { white-space: nowrap; }
+.left td, .left th { text-align: left; }
 )";
 
 constexpr std::string_view kScript = R"(
@@ -119,8 +120,7 @@ for (const plot of document.querySelectorAll('.plot')) {
     const panel = plot.querySelector(log ? '.log' : '.lin'), axis = panel.dataset;
     const [x0, x1, y0, y1] = [axis.x0, axis.x1, axis.y0, axis.y1].map(Number);
     const part = x / size.width;
-    const begin = log && x0 <= 0 ? x1 * 1e-6 : x0;
-    const lines = [[count(log ? begin * (x1 / begin) ** part : x0 + part * (x1 - x0)) + ' tokens']];
+    const lines = [[count(log ? x0 * (x1 / x0) ** part : x0 + part * (x1 - x0)) + ' tokens']];
     for (const line of panel.querySelectorAll('polyline.smooth')) {
       const style = getComputedStyle(line);
       if (style.display === 'none') continue;

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kShownBadLines = 5, kShownEvents = 200, kDeepest = 8;
+constexpr double kLargest = 1e30;  // larger numbers are no measurement, and would overflow sums
 
 fs::path without_slash(fs::path path) {
   while (!path.has_filename() && path.has_parent_path() && path != path.root_path())
@@ -88,9 +89,10 @@ class Reader {
 
   void measured(const Json& line, std::int64_t step) {
     const auto tokens = line.find("tokens");
-    if (tokens == line.end() || !tokens->is_number())
+    if (tokens == line.end() || !tokens->is_number() || !(tokens->get<double>() < kLargest))
       throw BadLine{"\"tokens\" is missing or not a number"};
     if (step <= run_.steps) throw BadLine{fmt::format("step {} after step {}", step, run_.steps)};
+    if (tokens->get<double>() < run_.tokens) throw BadLine{"fewer tokens than the step before"};
     const double before = run_.tokens;
     run_.steps = step;
     run_.tokens = tokens->get<double>();
@@ -113,7 +115,7 @@ class Reader {
   }
 
   void add(const std::string& name, double value) {
-    if (std::isfinite(value)) run_.curves[name].add({run_.tokens, value});
+    if (std::abs(value) < kLargest) run_.curves[name].add({run_.tokens, value});
   }
 
   void add_numbers(const std::string& name, const Json& value, std::size_t depth) {
@@ -141,7 +143,7 @@ class Reader {
       if (of_experts.is_array())
         for (const Json& count : of_experts)
           counts.push_back(count.is_number() ? std::max(0., count.get<double>()) : 0);
-      if (layer < 0 || !run_.loads[layer].add(run_.steps, counts))
+      if (layer < 0 || counts.empty() || !run_.loads[layer].add(run_.steps, counts))
         bad =
             fmt::format("loads of layer \"{}\": not as many experts as before", readable_line(key));
     }

@@ -67,8 +67,8 @@ void Series::add(Point point) {
 
 double Smoother::add(double value) {
   ++count_;
-  const double memory =
-      std::min(static_cast<double>(count_), std::max(10., static_cast<double>(count_) / 50));
+  const auto n = static_cast<double>(count_);
+  const double memory = std::min((n + 2) / 3, std::max(10., n / 50));
   return mean_ += (value - mean_) / memory;
 }
 

@@ -38,8 +38,9 @@ class Series {
   std::int64_t count_ = 0;
 };
 
-// Exponential mean with a memory that grows with the curve: of the last fiftieth of the values so
-// far, at least ten. One rule then fits runs of a hundred steps and of a million, and any x scale.
+// Exponential mean with a memory that grows with the curve: the last fiftieth of the values so far,
+// at least ten but never more than a third of them. One rule then fits runs of a hundred steps and
+// of a million, and any x scale.
 class Smoother {
  public:
   double add(double value);

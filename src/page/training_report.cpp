@@ -154,7 +154,9 @@ class Report {
     page_.heading("Events");
     if (all > static_cast<std::int64_t>(table.rows.size()))
       page_.paragraph(fmt::format("The first {} of {}.", table.rows.size(), all));
+    page_.markup("<div class=\"left\">\n");
     page_.table(table);
+    page_.markup("</div>\n");
   }
 
   void held_out() {
