@@ -249,6 +249,14 @@ class Use(unittest.TestCase):
         self.assertIn(f"{overall['bits_per_byte']:.4f}", done.stdout.decode())
         self.assertEqual(run("eval", "--task", "mmlu", "--model", self.model).returncode, 2)
 
+    def test_acceptance_refuses_what_it_cannot_measure(self):
+        command = ["eval", "--task", "mtp_acceptance", "--model", self.model, "--data", self.corpus]
+        done = run(*command)  # the model has no prediction module
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("num_nextn_predict_layers", done.stderr.decode())
+        self.assertEqual(run(*command, "--stride", 8).returncode, 2)
+        self.assertEqual(run("eval", "--task", "bpb", *command[3:], "--every", 8).returncode, 2)
+
     def bench(self, *args):
         done = run("bench", *args, "--rounds", 1, "--json")
         self.assertEqual(done.returncode, 0, done.stderr.decode())

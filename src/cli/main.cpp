@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   minke::add_info(app);
   minke::add_train_tokenizer(app);
   minke::add_train(app);
+  minke::add_report(app);
   minke::add_generate(app);
   minke::add_chat(app);
   minke::add_serve(app);

@@ -6,31 +6,14 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "eval/byte_tokenizer_test.h"
 #include "model/cached_forward.h"
-#include "text/byte_level.h"
 #include "text/utf8.h"
 
 namespace minke {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-
-constexpr std::int32_t kBos = 256;
-
-// A token a byte, and the pair "th".
-Tokenizer byte_tokenizer(bool add_bos) {
-  TokenizerParts parts;
-  for (int b = 0; b < 256; ++b)
-    parts.vocab.push_back(to_stand_ins(std::string(1, static_cast<char>(b))));
-  parts.vocab.push_back("<bos>");
-  parts.vocab.push_back("th");
-  parts.merges = {{'t', 'h', 257}};
-  parts.added_tokens = {{.id = kBos, .content = "<bos>", .special = true}};
-  TokenizerConfig config;
-  config.bos_token = "<bos>";
-  config.add_bos_token = add_bos;
-  return Tokenizer(std::move(parts), config);
-}
 
 const Model& model() {
   static const Model m = [] {

@@ -122,11 +122,14 @@ void HtmlPage::picture(std::string_view svg) {
 }
 
 std::string HtmlPage::finish() const {
+  const std::string script = script_.empty() ? "" : "<script>" + script_ + "</script>\n";
   return fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+      "'unsafe-inline'{5}\">\n"
       "<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0}</title>\n"
-      "<style>{1}</style>\n</head>\n<body>\n<h1>{0}</h1>\n{2}</body>\n</html>\n",
-      title_, kStyle, body_);
+      "<style>{1}{2}</style>\n</head>\n<body>\n<h1>{0}</h1>\n{3}{4}</body>\n</html>\n",
+      title_, kStyle, style_, body_, script, script.empty() ? "" : "; script-src 'unsafe-inline'");
 }
 
 }  // namespace minke::page

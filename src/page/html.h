@@ -1,5 +1,6 @@
-// A self-contained HTML page: no script, no file beside it, light or dark as the reader's system
-// is. Text given to these functions is plain; they escape it.
+// A self-contained HTML page: no file beside it, nothing loaded from anywhere (its policy forbids
+// it), light or dark as the reader's system is. Text given to these functions is plain; they escape
+// it.
 #pragma once
 #include <string>
 #include <string_view>
@@ -37,11 +38,17 @@ class HtmlPage {
   void bars(const Bars& bars);
   // Markup that is inserted as it is, in a box that scrolls sideways: an SVG picture.
   void picture(std::string_view svg);
+  // The same without a box.
+  void markup(std::string_view html) { body_ += html; }
+  // Rules behind the page's own, and a script that runs when all of the page is there. Neither may
+  // hold "</".
+  void style(std::string_view css) { style_ += css; }
+  void script(std::string_view javascript) { script_ += javascript; }
 
   std::string finish() const;
 
  private:
-  std::string title_, body_;
+  std::string title_, body_, style_, script_;
 };
 
 }  // namespace minke::page

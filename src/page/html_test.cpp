@@ -26,6 +26,18 @@ TEST(Html, PageIsSelfContained) {
   EXPECT_EQ(html.find("<script"), std::string::npos);
 }
 
+TEST(Html, AScriptRunsBehindTheMarkupAndLoadsNothing) {
+  HtmlPage page("t");
+  page.style("i { color: red }");
+  page.script("console.log(1)");
+  page.markup("<i>x</i>");
+  const std::string html = page.finish();
+  EXPECT_NE(html.find("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"),
+            std::string::npos);
+  EXPECT_LT(html.find("i { color: red }"), html.find("</style>"));
+  EXPECT_LT(html.find("<i>x</i>"), html.find("<script>console.log(1)</script>"));
+}
+
 TEST(Html, EmptyBarsAndTables) {
   HtmlPage page("");
   page.bars({});

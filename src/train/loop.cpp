@@ -21,6 +21,7 @@
 #include "text/tokenizer.h"
 #include "train/balance.h"
 #include "train/export.h"
+#include "train/held_out_acceptance.h"
 #include "train/metrics.h"
 #include "train/training_data.h"
 #include "train/training_step.h"
@@ -96,7 +97,8 @@ class Run {
   void train(FunctionRef<bool()> stop) {
     const Index total = recipe_.total_steps();
     const Index last = std::min(total, options_.stop_after.value_or(total));
-    MetricsLog metrics(directory_ / "metrics.jsonl", state_.step);
+    MetricsLog metrics(directory_ / "metrics.jsonl", state_.step,
+                       recipe_.tensorboard ? directory_ / "tensorboard" : fs::path());
     if (state_.step < last) {
       metrics.append(start_line());
       Progress progress({.label = "train", .unit = "steps", .total = total, .start = state_.step});
@@ -215,12 +217,13 @@ class Run {
     return true;
   }
 
-  Json start_line() const {
+  Json start_line() {
     return {{"step", state_.step},
             {"start", true},
             {"isa", name_of(chosen_isa())},
             {"threads", n_threads()},
-            {"parameters", count_parameters(state_.config).total}};
+            {"parameters", count_parameters(state_.config).total},
+            {"recipe", options_to_json(OptionList(recipe_))}};
   }
 
   Json step_line(const PassResult& result, double norm, double lr, double took) const {
@@ -251,6 +254,9 @@ class Run {
     line["held_out"] = held_out.loss;
     line["held_out_bits_per_byte"] = held_out.bits_per_byte;
     for (const auto& [source, loss] : held_out.by_source) line["held_out_sources"][source] = loss;
+    if (state_.config.num_nextn_predict_layers > 0)
+      line["mtp_acceptance"] =
+          held_out_acceptance(state_.model, data_.held_out, recipe_.data.sequence_length).share();
   }
 
   [[noreturn]] void fail_not_finite(Progress& progress) {

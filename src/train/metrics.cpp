@@ -1,10 +1,7 @@
 #include "train/metrics.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -14,39 +11,74 @@
 namespace minke {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 bool is_kept(const std::string& line, std::int64_t last_step) {
   const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
   return json.is_object() && json.contains("step") && json["step"].is_number_integer() &&
          json["step"].get<std::int64_t>() <= last_step;
 }
 
-}  // namespace
-
-MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t last_step)
-    : path_(std::move(path)) {
+// Writes the lines that are kept, and says where they are.
+const std::filesystem::path& keep_lines(const std::filesystem::path& path, std::int64_t last_step) {
   std::string kept;
-  if (std::filesystem::exists(path_)) {
-    std::istringstream lines(read_file(path_));
+  if (std::filesystem::exists(path)) {
+    std::istringstream lines(read_file(path));
     for (std::string line; std::getline(lines, line);)
       if (is_kept(line, last_step)) kept += line + "\n";
   }
-  write_file_atomic(path_, kept);
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (fd_ < 0) throw_io_error(fmt::format("cannot open {}", path_.string()), errno);
+  write_file_atomic(path, kept);
+  return path;
 }
 
-MetricsLog::~MetricsLog() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-void MetricsLog::append(const nlohmann::ordered_json& line) {
-  const std::string text = line.dump() + "\n";
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw_io_error(fmt::format("cannot write {}", path_.string()), errno);
-    done += static_cast<std::size_t>(n);
+void add_scalars(EventSummary& summary, const std::string& name, const Json& value) {
+  if (value.is_number()) {
+    summary.scalar(name, value.get<double>());
+  } else if (value.is_object()) {
+    for (const auto& [key, inner] : value.items()) add_scalars(summary, name + "." + key, inner);
+  } else if (value.is_array()) {
+    for (std::size_t i = 0; i < value.size(); ++i)
+      add_scalars(summary, fmt::format("{}.{}", name, i), value[i]);
   }
+}
+
+void add_loads(EventSummary& summary, const Json& loads) {
+  for (const auto& [layer, of_experts] : loads.items())
+    summary.counts("loads." + layer, of_experts.get<std::vector<double>>());
+}
+
+}  // namespace
+
+EventSummary event_summary(const Json& line) {
+  EventSummary summary;
+  if (const auto recipe = line.find("recipe"); recipe != line.end())
+    summary.text("recipe", "```json\n" + recipe->dump(2) + "\n```");
+  if (line.contains("event")) {
+    summary.text(fmt::format("event.{}", line["event"].get<std::string>()),
+                 line.value("message", line.dump()));
+    return summary;
+  }
+  if (line.contains("start")) return summary;
+  for (const auto& [key, value] : line.items()) {
+    if (key == "loads")
+      add_loads(summary, value);
+    else if (key != "step")
+      add_scalars(summary, key, value);
+  }
+  return summary;
+}
+
+MetricsLog::MetricsLog(std::filesystem::path path, std::int64_t last_step,
+                       const std::filesystem::path& events_directory)
+    : file_(keep_lines(path, last_step), AppendFile::Open::Existing) {
+  if (!events_directory.empty()) events_.emplace(events_directory, last_step + 1);
+}
+
+void MetricsLog::append(const Json& line) {
+  file_.append(line.dump() + "\n");
+  if (!events_) return;
+  const EventSummary summary = event_summary(line);
+  if (!summary.empty()) events_->add(line.value("step", std::int64_t{0}), summary);
 }
 
 }  // namespace minke

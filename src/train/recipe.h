@@ -142,6 +142,7 @@ struct Recipe {
   OptimizerRecipe optimizer;
   LossRecipe loss;
   CheckpointRecipe checkpoint;
+  bool tensorboard = true;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -158,6 +159,7 @@ struct Recipe {
     field("optimizer", optimizer, "AdamW and its schedule");
     field("loss", loss, "factors of the losses, and of the router's bias update");
     field("checkpoint", checkpoint, "when to write checkpoints");
+    field("tensorboard", tensorboard, "write event files for TensorBoard beside metrics.jsonl");
   }
 
   // From a file, then NAME=VALUE settings, then checked. ConfigError, FormatError or IoError naming
