@@ -148,7 +148,10 @@ void add_bench(CLI::App& app) {
   cmd->add_option("--sequence", train->sequence, "tokens of a sequence")
       ->check(CLI::Range(2, 4096))
       ->capture_default_str();
-  cmd->add_option("--compute", train->compute, "bf16 or fp32")->capture_default_str();
+  cmd->add_option("--compute", train->compute, "bf16, fp8 or fp32")->capture_default_str();
+  cmd->add_option("--fp8-scales", train->fp8_scales, "of --compute fp8")
+      ->check(CLI::IsMember({"power_of_two", "float"}))
+      ->capture_default_str();
 
   add_memory_benches(*bench);
   add_generation_benches(*bench);

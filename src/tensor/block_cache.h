@@ -17,4 +17,7 @@ void release_kept_blocks() noexcept;
 // Bytes kept for later.
 std::size_t kept_block_bytes() noexcept;
 
+// Bytes given out and not yet freed, as asked for.
+std::size_t live_block_bytes() noexcept;
+
 }  // namespace minke
