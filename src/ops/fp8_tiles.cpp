@@ -52,7 +52,7 @@ double share(std::int64_t part, std::int64_t of) {
   return of > 0 ? static_cast<double>(part) / static_cast<double>(of) : 0.0;
 }
 
-// Tiles of 128x1 of one group of tokens, in place; first_tile is the row of its scales.
+// Tokens that share tiles of 128x1; `tile` is the row of their scales.
 struct TokenTile {
   Index row, rows, tile;
 };
@@ -147,31 +147,55 @@ void dequantize(const Fp8View& x, View2<float> y) {
   });
 }
 
-Fp8Columns fp8_columns(Tensor x, std::span<const Index> offsets, ScaleForm form) {
-  const Index K = x.extent(1);
-  const std::vector<TokenTile> tiles = token_tiles(offsets, x.extent(0));
-  Fp8Columns y{std::move(x), {}};
+namespace {
+
+// Tiles of 128x1 in y.values, whose rows read_row(row, values) gives: a tile stays in cache from
+// the first look at it to the last.
+template <class ReadRow>
+Fp8Columns tile_columns(Tensor values, std::span<const Index> offsets, ScaleForm form,
+                        const ReadRow& read_row) {
+  const Index K = values.extent(1);
+  const auto n = static_cast<std::size_t>(K);
+  const std::vector<TokenTile> tiles = token_tiles(offsets, values.extent(0));
+  Fp8Columns y{std::move(values), {}};
   if (form == ScaleForm::Float)
     y.scales = Tensor::uninitialized({static_cast<Index>(tiles.size()), K});
   const Fp8Kernels& kernels = fp8_kernels();
-  float* const values = y.values.v2().data();
+  float* const first = y.values.v2().data();
   parallel_for(static_cast<Index>(tiles.size()), [&](Index i) {
     const auto [row, rows, tile] = tiles[static_cast<std::size_t>(i)];
-    std::vector<float> scales(static_cast<std::size_t>(K));
-    kernels.largest_of_columns(values + row * K, K, rows, K, scales.data());
+    std::vector<float> scales(n, 0.0f), inverses(form == ScaleForm::PowerOfTwo ? n : 0);
+    for (Index t = row; t < row + rows; ++t) read_row(t, first + t * K, scales.data());
     for (float& s : scales) s = fp8_tile_scale(s, form);
-    kernels.round_columns(values + row * K, K, rows, K, scales.data(),
-                          form == ScaleForm::PowerOfTwo);
+    for (std::size_t j = 0; j < inverses.size(); ++j) inverses[j] = 1 / scales[j];
+    for (Index t = row; t < row + rows; ++t)
+      kernels.round_by(first + t * K, K, scales.data(),
+                       inverses.empty() ? nullptr : inverses.data());
     if (form == ScaleForm::Float)
       std::copy(scales.begin(), scales.end(), y.scales.v2().data() + tile * K);
   });
   return y;
 }
 
+}  // namespace
+
+Fp8Columns fp8_columns(Tensor x, std::span<const Index> offsets, ScaleForm form) {
+  const Index K = x.extent(1);
+  return tile_columns(std::move(x), offsets, form, [&](Index, const float* values, float* maxima) {
+    fp8_kernels().raise_maxima(values, K, maxima);
+  });
+}
+
 Fp8Columns fp8_columns(const Fp8View& x, std::span<const Index> offsets, ScaleForm form) {
-  Tensor values = Tensor::uninitialized({x.codes.extent(0), x.codes.extent(1)});
-  dequantize(x, values.v2());
-  return fp8_columns(std::move(values), offsets, form);
+  const Index K = x.codes.extent(1);
+  Tensor values = Tensor::uninitialized({x.codes.extent(0), K});
+  const Fp8Kernels& kernels = fp8_kernels();
+  return tile_columns(std::move(values), offsets, form, [&](Index t, float* row, float* maxima) {
+    for (Index k = 0; k < K; k += kFp8Tile)
+      kernels.decode_raising(
+          bytes_of(x.codes.data()) + t * x.codes.stride(0) + k, std::min(kFp8Tile, K - k),
+          x.scales.data()[t * x.scales.stride(0) + k / kFp8Tile], row + k, maxima + k);
+  });
 }
 
 void fp8_blocks(View2<const float> w, ScaleForm form, View2<E4M3> codes, View2<float> scales,

@@ -153,35 +153,29 @@ MINKE_INLINE Vec magnitude_of(Vec x) {
   return from_bits(bits_of(x) & 0x7FFFFFFFu);
 }
 
-// x / scale. Dividing by a power of two and multiplying by its inverse give the same number.
-struct Divisor {
-  Vec scale, inverse;
-  bool exact;
-  inline __attribute__((always_inline)) explicit Divisor(float s)
-      : scale(all(s)),
-        inverse(all(1 / s)),
-        exact((__builtin_bit_cast(std::uint32_t, s) & 0x7FFFFFu) == 0) {}
-  inline __attribute__((always_inline)) Vec operator()(Vec x) const {
-    return exact ? x * inverse : x / scale;
+// Zeros before and after: those that came to be are underflows.
+struct Tally {
+  Bits zeros{}, rounded_zeros{};
+  inline __attribute__((always_inline)) void add(Vec x, Vec rounded) {
+    tally(zeros, x == all(0.0f));
+    tally(rounded_zeros, rounded == all(0.0f));
+  }
+  // Lanes beyond the n values were zeros in both.
+  inline __attribute__((always_inline)) void to(Fp8Counts* counts, Index n) const {
+    const Index lanes = (n + kLanes - 1) / kLanes * kLanes;
+    counts->values += n;
+    counts->nonzero += lanes - total(zeros);
+    counts->underflow += total(rounded_zeros) - total(zeros);
   }
 };
 
-struct Tally {
-  Bits nonzero{}, clipped{}, underflow{};
-  // x, |x / scale|, and that to a value of the format.
-  inline __attribute__((always_inline)) void add(Vec x, Vec magnitude, Vec rounded) {
-    const Vec zero = all(0.0f);
-    tally(nonzero, x != zero);
-    tally(clipped, magnitude > all(kClipped));
-    tally(underflow, (x != zero) & (rounded == zero));
-  }
-  inline __attribute__((always_inline)) void to(Fp8Counts* counts, Index n) const {
-    counts->values += n;
-    counts->nonzero += total(nonzero);
-    counts->clipped += total(clipped);
-    counts->underflow += total(underflow);
-  }
-};
+constexpr float kMostScale = 0x1p119f;
+std::int64_t count_clipped(const float* x, Index n, float scale) {
+  if (scale < kMostScale) return 0;
+  std::int64_t clipped = 0;
+  for (Index i = 0; i < n; ++i) clipped += __builtin_fabsf(x[i]) / scale > kClipped;
+  return clipped;
+}
 
 float largest(const float* x, Index n) {
   Vec most = all(0.0f);
@@ -191,20 +185,35 @@ float largest(const float* x, Index n) {
   return largest(most);
 }
 
-// body(x, magnitude, rounded magnitude, i, n) for pieces of x / scale in format F.
-template <class F, class Body>
-MINKE_INLINE void each_rounded(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
-  const Divisor divide(scale);
+// body(x, rounded |x / scale|, i, n) for pieces of x. Multiplying by the inverse of a power of two
+// and dividing by it give the same number.
+template <class F, bool kExact, bool kCounted, class Body>
+MINKE_INLINE void each_scaled(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
+  const Vec divisor = all(scale), inverse = all(1 / scale);
   Tally seen;
   each_piece(
       n, [&](Index i, Index m) __attribute__((always_inline)) {
         const Vec v = load_at(x + i, m);
-        const Vec magnitude = magnitude_of(divide(v));
-        const Vec rounded = rounded_magnitude<F>(magnitude);
-        if (counts) seen.add(v, magnitude, rounded);
+        const Vec rounded = rounded_magnitude<F>(magnitude_of(kExact ? v * inverse : v / divisor));
+        if (kCounted) seen.add(v, rounded);
         body(v, rounded, i, m);
       });
-  if (counts) seen.to(counts, n);
+  if (!kCounted) return;
+  seen.to(counts, n);
+  counts->clipped += count_clipped(x, n, scale);
+}
+
+template <class F, class Body>
+MINKE_INLINE void each_rounded(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
+  const bool exact = (__builtin_bit_cast(std::uint32_t, scale) & 0x7FFFFFu) == 0;
+  if (exact && counts)
+    each_scaled<F, true, true>(x, n, scale, counts, body);
+  else if (exact)
+    each_scaled<F, true, false>(x, n, scale, counts, body);
+  else if (counts)
+    each_scaled<F, false, true>(x, n, scale, counts, body);
+  else
+    each_scaled<F, false, false>(x, n, scale, counts, body);
 }
 
 void encode(const float* x, Index n, float scale, std::uint8_t* codes, Fp8Counts* counts) {
@@ -234,31 +243,36 @@ void round(const float* x, Index n, float scale, float* y, Fp8Counts* counts) {
       });
 }
 
-void largest_of_columns(const float* x, Index stride, Index rows, Index n, float* maxima) {
+void raise_maxima(const float* x, Index n, float* maxima) {
   each_piece(
       n, [=](Index j, Index m) __attribute__((always_inline)) {
-        Vec most = all(0.0f);
-        for (Index i = 0; i < rows; ++i)
-          most = max(magnitude_of(load_at(x + i * stride + j, m)), most);
-        store_at(maxima + j, most, m);
+        store_at(maxima + j, max(magnitude_of(load_at(x + j, m)), load_at(maxima + j, m)), m);
       });
 }
 
-void round_columns(float* x, Index stride, Index rows, Index n, const float* scales, bool scaled) {
+void decode_raising(const std::uint8_t* codes, Index n, float scale, float* y, float* maxima) {
   each_piece(
-      n, [=](Index j, Index m) __attribute__((always_inline)) {
-        const Vec one = all(1.0f);
-        Vec scale = load_at(scales + j, m);
-        scale = from_bits(scale > all(0.0f) ? bits_of(scale) : bits_of(one));  // beyond the end
-        const Vec inverse = one / scale, factor = scaled ? scale : one;
-        for (Index i = 0; i < rows; ++i) {
-          const Vec v = load_at(x + i * stride + j, m);
-          // `scaled` says that scales are powers of two, whose inverses are exact.
-          const Vec quotient = scaled ? v * inverse : v / scale;
-          const Vec rounded = rounded_magnitude<E4m3>(magnitude_of(quotient));
-          store_at(x + i * stride + j, with_sign(rounded, v) * factor, m);
-        }
+      n, [=](Index i, Index m) __attribute__((always_inline)) {
+        const Vec value = value_of_code<E4m3>(load_codes(codes + i, m)) * all(scale);
+        store_at(y + i, value, m);
+        store_at(maxima + i, max(magnitude_of(value), load_at(maxima + i, m)), m);
       });
+}
+
+void round_by(float* x, Index n, const float* scales, const float* inverses) {
+  if (inverses)
+    each_piece(
+        n, [=](Index j, Index m) __attribute__((always_inline)) {
+          const Vec v = load_at(x + j, m), scaled = v * load_at(inverses + j, m);
+          const Vec rounded = rounded_magnitude<E4m3>(magnitude_of(scaled));
+          store_at(x + j, with_sign(rounded, v) * load_at(scales + j, m), m);
+        });
+  else
+    each_piece(
+        n, [=](Index j, Index m) __attribute__((always_inline)) {
+          const Vec v = load_at(x + j, m), scaled = v / load_at(scales + j, m);
+          store_at(x + j, with_sign(rounded_magnitude<E4m3>(magnitude_of(scaled)), v), m);
+        });
 }
 
 void encode_e5m6(const float* x, Index n, float scale, std::uint16_t* codes) {
@@ -276,5 +290,5 @@ void decode_e5m6(const std::uint16_t* codes, Index n, float scale, float* y) {
       });
 }
 
-constexpr Fp8Kernels kKernels = {largest,       encode,      decode,     round, largest_of_columns,
-                                 round_columns, encode_e5m6, decode_e5m6};
+constexpr Fp8Kernels kKernels = {largest,        encode,   decode,      round,      raise_maxima,
+                                 decode_raising, round_by, encode_e5m6, decode_e5m6};

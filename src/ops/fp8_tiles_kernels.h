@@ -9,17 +9,20 @@ namespace minke {
 struct Fp8Kernels {
   // The largest |x[i]|; what is not a number does not count.
   float (*largest)(const float* x, Index n);
-  // codes[i] = E4M3(x[i] / scale)
+  // codes[i] = E4M3(x[i] / scale). Values are clipped only under the largest scale of a tile, and
+  // counted there alone.
   void (*encode)(const float* x, Index n, float scale, std::uint8_t* codes, Fp8Counts* counts);
   // y[i] = float(codes[i]) * scale
   void (*decode)(const std::uint8_t* codes, Index n, float scale, float* y);
   // y[i] = float(E4M3(x[i] / scale)) * scale; y may be x
   void (*round)(const float* x, Index n, float scale, float* y, Fp8Counts* counts);
-  // maxima[j] = the largest |x[i][j]| of x [rows][stride], n columns
-  void (*largest_of_columns)(const float* x, Index stride, Index rows, Index n, float* maxima);
-  // x[i][j] = float(E4M3(x[i][j] / scales[j])), times scales[j] where `scaled`, in place
-  void (*round_columns)(float* x, Index stride, Index rows, Index n, const float* scales,
-                        bool scaled);
+  // maxima[j] = the larger of it and |x[j]|
+  void (*raise_maxima)(const float* x, Index n, float* maxima);
+  // decode, then raise_maxima
+  void (*decode_raising)(const std::uint8_t* codes, Index n, float scale, float* y, float* maxima);
+  // x[j] = float(E4M3(x[j] / scales[j])), in place; with `inverses` of the scales, then powers of
+  // two, times scales[j]
+  void (*round_by)(float* x, Index n, const float* scales, const float* inverses);
   // E5M6 codes of x[i] / scale, a power of two; and back
   void (*encode_e5m6)(const float* x, Index n, float scale, std::uint16_t* codes);
   void (*decode_e5m6)(const std::uint16_t* codes, Index n, float scale, float* y);

@@ -149,12 +149,10 @@ void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, floa
     return;
   }
   const auto& [codes, scales] = t.codes;
-  for (Index i = 0; i < stretch; i += kScale)
-    kernels().code_rows[static_cast<int>(lanes)](
-        {reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0) + k + i,
-         codes.stride(0), t.rows, std::min(kScale, n - i), std::min(kScale, stretch - i),
-         to + lanes_of(lanes, i), stride,
-         scales.data() + t.row * scales.stride(0) + (k + i) / kScale, scales.stride(0)});
+  kernels().code_rows[static_cast<int>(lanes)](
+      {reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0) + k,
+       codes.stride(0), t.rows, n, stretch, to, stride,
+       scales.data() + t.row * scales.stride(0) + k / kScale, scales.stride(0)});
 }
 
 void run(const Task& t, Write write) {

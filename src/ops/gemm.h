@@ -54,8 +54,8 @@ struct Layout {
   bool past_cache = false;  // panels: too much to be kept in cache
 };
 
-// E4M3 codes to be laid out as rows of lanes, each row times its scale where there are scales:
-// powers of two whose products with the codes are normal BF16 numbers.
+// E4M3 codes to be laid out as rows of lanes, each kScale of a row times its scale where there are
+// scales: powers of two whose products with the codes are normal BF16 numbers.
 struct CodeLayout {
   const std::uint8_t* codes;
   Index stride;
@@ -63,10 +63,8 @@ struct CodeLayout {
   Index padded_k;  // what lies beyond k becomes zero
   void* to;
   Index to_stride;                // lanes from one row to the next
-  const float* scales = nullptr;  // one a row
+  const float* scales = nullptr;  // [rows][scale_stride]
   Index scale_stride = 0;
-
-  float scale(Index row) const { return scales ? scales[row * scale_stride] : 1.0f; }
 };
 
 struct Kernels {
@@ -88,7 +86,7 @@ struct Kernels {
   void (*widen)(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to);
   // x [k], k <= kScale, to codes; the result is their scale.
   float (*quantize)(const float* x, Index k, std::uint8_t* codes);
-  // Codes of k <= kScale to rows of lanes of their values; Rounded or Pairs.
+  // To rows of lanes; Rounded or Pairs.
   void (*code_rows[3])(const CodeLayout&);
   // y = (or +=) sums [rows, columns] * row_scales [rows][row_stride] * scale.
   void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales,

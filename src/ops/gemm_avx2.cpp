@@ -138,7 +138,7 @@ void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
 void code_rows(const CodeLayout& f) {
   for (Index r = 0; r < f.rows; ++r) {
     float* row = static_cast<float*>(f.to) + r * f.to_stride;
-    const Vec scale = _mm256_set1_ps(f.scales ? f.scales[r * f.scale_stride] : 1.0f);
+    const float* scales = f.scales ? f.scales + r * f.scale_stride : nullptr;
     for (Index i = 0; i < f.padded_k; i += kWidth) {
       std::uint8_t last[kWidth] = {};
       const std::uint8_t* from = f.codes + r * f.stride + i;
@@ -146,6 +146,7 @@ void code_rows(const CodeLayout& f) {
         for (Index j = 0; i + j < f.k; ++j) last[j] = from[j];
         from = last;
       }
+      const Vec scale = _mm256_set1_ps(scales ? scales[i / kScale] : 1.0f);
       store_all(row + i, _mm256_mul_ps(values_of(from), scale));
     }
   }

@@ -107,9 +107,7 @@ void code_rows(const CodeLayout& f) {
   const __m512i magnitude = _mm512_set1_epi16(0x7F);
   for (Index r = 0; r < f.rows; ++r) {
     float* row = static_cast<float*>(f.to) + r * f.to_stride;
-    const float scale = f.scales ? f.scales[r * f.scale_stride] : 1.0f;
-    const __m512i exponent =
-        _mm512_set1_epi16(static_cast<short>((std::bit_cast<std::uint32_t>(scale) >> 16) - 0x3F80));
+    const float* scales = f.scales ? f.scales + r * f.scale_stride : nullptr;
     for (Index i = 0; i < f.padded_k; i += 32) {
       const Index n = within(f.k - i, 32);
       const __mmask32 there = static_cast<__mmask32>((std::uint64_t{1} << n) - 1);
@@ -118,10 +116,14 @@ void code_rows(const CodeLayout& f) {
       const __m512i twice = _mm512_or_si512(wide, _mm512_slli_epi16(wide, 8));
       __m512i bf16 = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAull, table.low_bytes(twice),
                                             table.high_bytes(twice));
-      const __m512i m = _mm512_and_si512(wide, magnitude);
-      const __mmask32 number =
-          _mm512_test_epi16_mask(m, m) & _mm512_cmpneq_epi16_mask(m, magnitude);
-      bf16 = _mm512_mask_add_epi16(bf16, number, bf16, exponent);
+      if (scales) {
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(scales[i / kScale]);
+        const __m512i exponent = _mm512_set1_epi16(static_cast<short>((bits >> 16) - 0x3F80));
+        const __m512i m = _mm512_and_si512(wide, magnitude);
+        const __mmask32 number =
+            _mm512_test_epi16_mask(m, m) & _mm512_cmpneq_epi16_mask(m, magnitude);
+        bf16 = _mm512_mask_add_epi16(bf16, number, bf16, exponent);
+      }
       if constexpr (kLanes == Lanes::Pairs) {
         store_all(row + i / 2, as_floats(bf16));
       } else {

@@ -98,7 +98,7 @@ void code_rows(const CodeLayout& f) {
     for (Index i = 0; i < f.k; ++i) {
       E4M3 code;
       code.code = f.codes[r * f.stride + i];
-      row[i] = float(code) * f.scale(r);
+      row[i] = float(code) * (f.scales ? f.scales[r * f.scale_stride + i / kScale] : 1.0f);
     }
     std::fill(row + f.k, row + f.padded_k, 0.0f);
   }
