@@ -13,6 +13,7 @@
 #include "bench/moe.h"
 #include "bench/serving.h"
 #include "bench/train.h"
+#include "cli/bench_accumulation.h"
 #include "cli/bench_doctor.h"
 #include "cli/bench_output.h"
 #include "cli/commands.h"
@@ -157,6 +158,7 @@ void add_bench(CLI::App& app) {
   add_generation_benches(*bench);
   add_serving_bench(*bench);
   add_layer_benches(*bench);
+  add_bench_accumulation(*bench);
 }
 
 }  // namespace minke
