@@ -65,6 +65,18 @@ TEST(Fp8Tiles, RowsAreTheDefinitionsOnEveryInstructionSet) {
     }
 }
 
+// Above inference's floor of the maximum the rule is the published one.
+TEST(Fp8Tiles, RowsOfUnitSizeAreThoseOfInference) {
+  for (ScaleForm form : kForms) {
+    const Matrix<float> x = Matrix<float>::random(30, 200, 8);
+    Tensor codes(DType::F8_E4M3, {30, 200}), scales = Tensor::zeros({30, 2});
+    quantize_blocks(x.view(), kActivationBlock, form, codes.view<E4M3, 2>(), scales.v2());
+    const Fp8Rows rows = fp8_rows(x.view(), form);
+    EXPECT_EQ(0, std::memcmp(rows.codes.raw(), codes.raw(), codes.bytes()));
+    EXPECT_EQ(0, std::memcmp(rows.scales.raw(), scales.raw(), scales.bytes()));
+  }
+}
+
 // A mean over a million positions has gradients of 1e-7 and less.
 TEST(Fp8Tiles, SmallGradientsKeepTheirPrecision) {
   for (ScaleForm form : kForms)
