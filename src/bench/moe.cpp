@@ -39,7 +39,7 @@ Inputs make_inputs(const Model& layer, Index tokens, double enough_bytes) {
   Inputs inputs;
   do {
     inputs.x.push_back(normal(tokens, D, inputs.x.size()));
-    const MoeSaved saved = moe_forward(layer.config, moe, inputs.x.back(), y.v2());
+    const MoeSaved saved = moe_forward(layer, moe, inputs.x.back(), y.v2());
     const MoeBytes bytes = moe_bytes(moe, saved.gate.indices);
     inputs.touched.weights += bytes.weights;
     inputs.touched.experts += bytes.experts;
@@ -74,7 +74,7 @@ std::vector<Result> moe_results(const MoeBench& bench) {
     r = measured_nearer(
         r, bench.rounds,
         [&] {
-          for (const SharedTensor& x : inputs.x) moe_forward(config, moe, x, y.v2());
+          for (const SharedTensor& x : inputs.x) moe_forward(opened.model, moe, x, y.v2());
         },
         [&] { return product_limit(opened.model.compute); },
         [&] { return memory.read_bytes_per_s(); });

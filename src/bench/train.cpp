@@ -23,8 +23,10 @@ std::vector<std::int32_t> random_tokens(Index n, Index vocab) {
 std::vector<Result> train_results(const TrainBench& bench) {
   const ModelConfig config = benchmark_model(bench.model);
   const Compute compute = parse_compute(bench.compute);
+  TrainingForm form;
+  form.fp8_scales = bench.fp8_scales == "float" ? ScaleForm::Float : ScaleForm::PowerOfTwo;
   TrainState state =
-      begin_training(config, initial_parameters(config, 1), MomentType::Bf16, compute);
+      begin_training(config, initial_parameters(config, 1), MomentType::Bf16, compute, form);
   const auto tokens = random_tokens(bench.batch * (bench.sequence + 1), config.vocab_size);
   const View2<const std::int32_t> rows(tokens.data(), {bench.batch, bench.sequence + 1});
   PassResult pass;
@@ -40,7 +42,7 @@ std::vector<Result> train_results(const TrainBench& bench) {
   Result whole;
   whole.name = "train " + bench.model;
   whole.shape = fmt::format("{} x {}", bench.batch, bench.sequence);
-  whole.form = bench.compute;
+  whole.form = compute == Compute::Fp8 && bench.fp8_scales == "float" ? "fp8 float" : bench.compute;
   whole.tokens = static_cast<double>(bench.batch * bench.sequence);
   whole.flop = whole.tokens * training_flop_per_token(config, bench.sequence);
   const auto limit = [&] {

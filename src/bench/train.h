@@ -11,6 +11,7 @@ struct TrainBench {
   std::string model = "mini";
   Index batch = 8, sequence = 512;
   std::string compute = "bf16";
+  std::string fp8_scales = "power_of_two";  // or "float"
   int rounds = 9;
 };
 

@@ -13,6 +13,7 @@
 #include "bench/moe.h"
 #include "bench/serving.h"
 #include "bench/train.h"
+#include "cli/bench_accumulation.h"
 #include "cli/bench_doctor.h"
 #include "cli/bench_output.h"
 #include "cli/commands.h"
@@ -148,12 +149,16 @@ void add_bench(CLI::App& app) {
   cmd->add_option("--sequence", train->sequence, "tokens of a sequence")
       ->check(CLI::Range(2, 4096))
       ->capture_default_str();
-  cmd->add_option("--compute", train->compute, "bf16 or fp32")->capture_default_str();
+  cmd->add_option("--compute", train->compute, "bf16, fp8 or fp32")->capture_default_str();
+  cmd->add_option("--fp8-scales", train->fp8_scales, "of --compute fp8")
+      ->check(CLI::IsMember({"power_of_two", "float"}))
+      ->capture_default_str();
 
   add_memory_benches(*bench);
   add_generation_benches(*bench);
   add_serving_bench(*bench);
   add_layer_benches(*bench);
+  add_bench_accumulation(*bench);
 }
 
 }  // namespace minke

@@ -15,27 +15,51 @@ SharedTensor normed(const Tensor& x, const WeightOf<Real>& gain, double eps, Ten
   return y;
 }
 
+// The outputs of both norms are read from x and u again.
+template <class Real>
+void forget_normed(const BlockWeightsOf<Real>& w, BlockSaved& s) {
+  s.attention.x = {};
+  if (w.is_moe)
+    forget_input(s.moe);
+  else
+    s.ffn.x = {};
+}
+
+template <class Real>
+void restore_normed(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w, BlockSaved& s) {
+  const double eps = model.config.rms_norm_eps;
+  s.attention.x = operand(model, normed(s.x, w.input_layernorm, eps, s.x_rstd));
+  SharedTensor h = normed(s.u, w.post_attention_layernorm, eps, s.u_rstd);
+  if (w.is_moe)
+    restore_input(model, std::move(h), s.moe);
+  else
+    s.ffn.x = operand(model, std::move(h));
+}
+
 }  // namespace
 
 template <class Real>
 BlockSaved block_forward(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
-                         SequenceBatch batch, Tensor x, Tensor& y, std::span<std::int64_t> load) {
+                         SequenceBatch batch, Tensor x, Tensor& y, std::span<std::int64_t> load,
+                         Fp8LayerCounts* counts) {
   const double eps = model.config.rms_norm_eps;
   const Shape shape = x.shape();
   BlockSaved s;
   s.u = Tensor::uninitialized<Real>(shape);
   s.attention = mla_forward(model, w.self_attn, batch, normed(x, w.input_layernorm, eps, s.x_rstd),
-                            s.u.v2<Real>());
+                            s.u.v2<Real>(), counts);
   add_to(x.v2<Real>(), s.u.v2<Real>());
   s.x = std::move(x);
 
   y = Tensor::uninitialized<Real>(shape);
   SharedTensor h = normed(s.u, w.post_attention_layernorm, eps, s.u_rstd);
   if (w.is_moe)
-    s.moe = moe_forward(model.config, w.moe, std::move(h), y.v2<Real>(), load);
+    s.moe = moe_forward(model, w.moe, std::move(h), y.v2<Real>(), load, counts);
   else
-    s.ffn = ffn_forward(w.mlp, std::move(h), y.v2<Real>());
+    s.ffn = ffn_forward(model, w.mlp, operand(model, std::move(h), inputs_of(counts)), y.v2<Real>(),
+                        Write::Overwrite, counts);
   add_to(s.u.v2<Real>(), y.v2<Real>());
+  if (model.recompute.rmsnorm) forget_normed(w, s);
   return s;
 }
 
@@ -43,16 +67,18 @@ BlockSaved block_forward(const ModelOf<Real>& model, const BlockWeightsOf<Real>&
 template <class Real>
 BlockWeightWork block_backward_input(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
                                      SequenceBatch batch, Tensor dy, BlockSaved s,
-                                     BalanceTerm& balance, Tensor& dx) {
+                                     BalanceTerm& balance, Tensor& dx, Fp8LayerCounts* counts) {
   const Shape shape = dy.shape();
+  if (model.recompute.rmsnorm) restore_normed(model, w, s);
   BlockWeightWork work;
-  const auto dy_shared = std::make_shared<const Tensor>(std::move(dy));
+  const auto dy_shared = share(std::move(dy));
   work.dnorm2 = Tensor::uninitialized<Real>(shape);
   if (w.is_moe)
-    work.moe = moe_backward_input(model.config, w.moe, dy_shared, std::move(s.moe), balance,
-                                  work.dnorm2.v2<Real>());
+    work.moe = moe_backward_input(model, w.moe, dy_shared, std::move(s.moe), balance,
+                                  work.dnorm2.v2<Real>(), counts);
   else
-    work.ffn = ffn_backward_input(w.mlp, dy_shared, std::move(s.ffn), work.dnorm2.v2<Real>());
+    work.ffn = ffn_backward_input(model, w.mlp, dy_shared, std::move(s.ffn), work.dnorm2.v2<Real>(),
+                                  Write::Overwrite, counts);
   const std::shared_ptr<Tensor> du = std::make_shared<Tensor>(Tensor::uninitialized<Real>(shape));
   rmsnorm_backward_input(work.dnorm2.v2<Real>(), s.u.v2<Real>(),
                          w.post_attention_layernorm.vector(), s.u_rstd.v1<Real>(), du->v2<Real>());
@@ -60,7 +86,7 @@ BlockWeightWork block_backward_input(const ModelOf<Real>& model, const BlockWeig
 
   work.dnorm1 = Tensor::uninitialized<Real>(shape);
   work.attention = mla_backward_input(model, w.self_attn, batch, du, std::move(s.attention),
-                                      work.dnorm1.v2<Real>());
+                                      work.dnorm1.v2<Real>(), counts);
   dx = Tensor::uninitialized<Real>(shape);
   rmsnorm_backward_input(work.dnorm1.v2<Real>(), s.x.v2<Real>(), w.input_layernorm.vector(),
                          s.x_rstd.v1<Real>(), dx.v2<Real>());
@@ -76,9 +102,9 @@ template <class Real>
 void block_backward_weight(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
                            BlockWeightWork k, BlockGradients& dw) {
   if (w.is_moe)
-    moe_backward_weight<Real>(model.config, std::move(k.moe), model.precision(), dw.moe);
+    moe_backward_weight(model, std::move(k.moe), dw.moe);
   else
-    ffn_backward_weight<Real>(std::move(k.ffn), model.precision(), dw.mlp);
+    ffn_backward_weight(model, std::move(k.ffn), dw.mlp);
   rmsnorm_backward_weight(k.dnorm2.v2<Real>(), k.u.v2<Real>(), k.u_rstd.v1<Real>(),
                           dw.post_attention_layernorm.v1<Real>());
   mla_backward_weight(model, std::move(k.attention), dw.self_attn);

@@ -36,12 +36,12 @@ void cached_block(const Model& model, const BlockWeights& w, Index layer,
 
   auto h = std::make_shared<const Tensor>(normed(model, x.v2(), w.post_attention_layernorm));
   if (w.is_moe) {
-    MoeSaved moe = moe_forward(model.config, w.moe, std::move(h), out.v2());
+    MoeSaved moe = moe_forward(model, w.moe, std::move(h), out.v2());
     if (trace)
       trace->gates.push_back({layer, std::move(moe.gate.scores), std::move(moe.gate.indices),
                               std::move(moe.gate.weights)});
   } else {
-    ffn_forward(w.mlp, std::move(h), out.v2());
+    ffn_forward(model, w.mlp, operand(model, std::move(h)), out.v2());
   }
   add_to(out.v2(), x.v2());
   if (trace) trace->ffn_out.push_back(out.clone());

@@ -31,6 +31,14 @@ Tensor LocalDispatch::send(View2<const double> x) {
   return gathered(x, order_);
 }
 
+Fp8Rows LocalDispatch::send(const Fp8View& x) {
+  Fp8Rows rows{
+      Tensor::uninitialized<E4M3>({static_cast<Index>(order_.token.size()), x.codes.extent(1)}),
+      gathered(x.scales, order_)};
+  gather_tokens(x.codes, order_, rows.codes.view<E4M3, 2>());
+  return rows;
+}
+
 void LocalDispatch::combine(View2<const float> rows, View2<const float> weights, View2<float> y) {
   combine_experts(rows, order_, weights, y);
 }

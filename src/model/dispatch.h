@@ -4,6 +4,7 @@
 #pragma once
 #include <span>
 
+#include "ops/fp8_tiles.h"
 #include "ops/permute.h"
 #include "tensor/tensor.h"
 
@@ -21,6 +22,8 @@ class Dispatch {
   // x [T, D] -> the rows that came here, sorted by expert.
   virtual Tensor send(View2<const float> x) = 0;
   virtual Tensor send(View2<const double> x) = 0;
+  // A token's codes and scales as they are: FP8 dispatch (the report, 3.3.3).
+  virtual Fp8Rows send(const Fp8View& x) = 0;
   // y [T, D] += sum_k weights[t, k] * (row of expert k of token t).
   virtual void combine(View2<const float> rows, View2<const float> weights, View2<float> y) = 0;
   virtual void combine(View2<const double> rows, View2<const double> weights, View2<double> y) = 0;
@@ -40,6 +43,7 @@ class LocalDispatch final : public Dispatch {
   std::span<const Index> offsets() const override { return order_.offsets; }
   Tensor send(View2<const float> x) override;
   Tensor send(View2<const double> x) override;
+  Fp8Rows send(const Fp8View& x) override;
   void combine(View2<const float> rows, View2<const float> weights, View2<float> y) override;
   void combine(View2<const double> rows, View2<const double> weights, View2<double> y) override;
   Tensor combine_backward(View2<const float> dy, View2<const float> rows,

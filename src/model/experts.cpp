@@ -18,104 +18,126 @@ std::vector<const WeightOf<Real>*> matrices(const MoeWeightsOf<Real>& w,
 }
 
 template <class Real>
-void gradient_grouped(MoeGradients& dw, Tensor FfnGradients::*part, View2<const Real> dy,
-                      View2<const Real> x, std::span<const Index> offsets, Precision precision) {
+void gradient_grouped(const ModelOf<Real>& model, MoeGradients& dw, Tensor FfnGradients::*part,
+                      const TokenOperand& dy, const TokenOperand& x,
+                      std::span<const Index> offsets) {
   std::vector<View2<Real>> all;
   all.reserve(dw.experts.size());
   for (FfnGradients& e : dw.experts) all.push_back((e.*part).v2<Real>());
-  linear_weight_gradient_grouped(dy, x, offsets, all, precision);
+  weight_gradient_grouped<Real>(model, dy, x, offsets, all);
+}
+
+template <class Real>
+Operand sent(Dispatch& dispatch, const Operand& x) {
+  if (x.fp8) return {nullptr, std::make_shared<const Fp8Rows>(dispatch.send(x.fp8->view()))};
+  return {share(dispatch.send(x.values->v2<Real>())), nullptr};
 }
 
 }  // namespace
 
 template <class Real>
-ExpertsSaved experts_forward(const MoeWeightsOf<Real>& w, std::span<const Index> offsets,
-                             View2<const Real> rows, View2<Real> out) {
+ExpertsSaved experts_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
+                             std::span<const Index> offsets, const Operand& rows, View2<Real> out,
+                             Fp8LayerCounts* counts) {
   using Ffn = FfnWeightsOf<Real>;
-  const Index n = rows.extent(0), F = w.experts.front().gate_proj.n_outputs();
+  const Index n = out.extent(0), F = w.experts.front().gate_proj.n_outputs();
   ExpertsSaved s;
-  s.gate = Tensor::uninitialized<Real>({n, F});
-  s.up = Tensor::uninitialized<Real>({n, F});
-  apply_grouped(matrices(w, &Ffn::gate_proj), rows, offsets, s.gate.v2<Real>());
-  apply_grouped(matrices(w, &Ffn::up_proj), rows, offsets, s.up.v2<Real>());
+  Tensor gate = Tensor::uninitialized<Real>({n, F}), up = Tensor::uninitialized<Real>({n, F});
   Tensor hidden = Tensor::uninitialized<Real>({n, F});
-  swiglu_forward(s.gate.v2<Real>(), s.up.v2<Real>(), hidden.v2<Real>());
-  apply_grouped(matrices(w, &Ffn::down_proj), hidden.v2<Real>(), offsets, out);
+  apply_grouped<Real>(matrices(w, &Ffn::gate_proj), rows, offsets, gate.v2<Real>());
+  apply_grouped<Real>(matrices(w, &Ffn::up_proj), rows, offsets, up.v2<Real>());
+  swiglu_forward(gate.v2<Real>(), up.v2<Real>(), hidden.v2<Real>());
+  s.gate = keep(model, std::move(gate));
+  s.up = keep(model, std::move(up));
+  s.hidden = operand(model, share(std::move(hidden)), inputs_of(counts));
+  apply_grouped<Real>(matrices(w, &Ffn::down_proj), s.hidden, offsets, out);
+  if (model.recompute.swiglu) s.hidden = {};
   return s;
 }
 
 // As ffn_backward_input, each product grouped by expert.
 template <class Real>
-ExpertsWeightWork experts_backward_input(const MoeWeightsOf<Real>& w,
-                                         std::span<const Index> offsets, Tensor rows,
-                                         Tensor drows_out, ExpertsSaved s, View2<Real> drows) {
+ExpertsWeightWork experts_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
+                                         std::span<const Index> offsets, Operand rows,
+                                         Tensor drows_out, ExpertsSaved s, View2<Real> drows,
+                                         Fp8LayerCounts* counts) {
   using Ffn = FfnWeightsOf<Real>;
-  const Index n = rows.extent(0), F = w.experts.front().gate_proj.n_outputs();
+  const Index n = drows.extent(0), F = w.experts.front().gate_proj.n_outputs();
+  Tensor gate = restore(std::move(s.gate)), up = restore(std::move(s.up));
   ExpertsWeightWork work;
-  work.hidden = Tensor::uninitialized<Real>({n, F});
-  swiglu_forward(s.gate.v2<Real>(), s.up.v2<Real>(), work.hidden.v2<Real>());
+  work.hidden = s.hidden.defined() ? std::move(s.hidden) : swiglu_again(model, gate, up);
+  work.drows_out = operand(model, share(std::move(drows_out)), gradients_of(counts));
   Tensor dhidden = Tensor::uninitialized<Real>({n, F});
-  apply_transposed_grouped(matrices(w, &Ffn::down_proj), drows_out.v2<Real>(), offsets,
-                           dhidden.v2<Real>());
-  swiglu_backward_input(dhidden.v2<Real>(), s.gate.v2<Real>(), s.up.v2<Real>(), s.gate.v2<Real>(),
-                        s.up.v2<Real>());
-  work.dgate = std::move(s.gate);
-  work.dup = std::move(s.up);
-  apply_transposed_grouped(matrices(w, &Ffn::gate_proj), work.dgate.v2<Real>(), offsets, drows);
-  apply_transposed_grouped(matrices(w, &Ffn::up_proj), work.dup.v2<Real>(), offsets, drows,
-                           Write::Add);
+  apply_transposed_grouped<Real>(matrices(w, &Ffn::down_proj), work.drows_out, offsets,
+                                 dhidden.v2<Real>());
+  swiglu_backward_input(dhidden.v2<Real>(), gate.v2<Real>(), up.v2<Real>(), gate.v2<Real>(),
+                        up.v2<Real>());
+  work.dgate = operand(model, share(std::move(gate)), gradients_of(counts));
+  work.dup = operand(model, share(std::move(up)), gradients_of(counts));
+  apply_transposed_grouped<Real>(matrices(w, &Ffn::gate_proj), work.dgate, offsets, drows);
+  apply_transposed_grouped<Real>(matrices(w, &Ffn::up_proj), work.dup, offsets, drows, Write::Add);
   work.rows = std::move(rows);
-  work.drows_out = std::move(drows_out);
   return work;
 }
 
 template <class Real>
-void experts_backward_weight(ExpertsWeightWork k, std::span<const Index> offsets,
-                             Precision precision, MoeGradients& dw) {
-  gradient_grouped<Real>(dw, &FfnGradients::down_proj, k.drows_out.v2<Real>(), k.hidden.v2<Real>(),
-                         offsets, precision);
-  gradient_grouped<Real>(dw, &FfnGradients::gate_proj, k.dgate.v2<Real>(), k.rows.v2<Real>(),
-                         offsets, precision);
-  gradient_grouped<Real>(dw, &FfnGradients::up_proj, k.dup.v2<Real>(), k.rows.v2<Real>(), offsets,
-                         precision);
+void experts_backward_weight(const ModelOf<Real>& model, ExpertsWeightWork k,
+                             std::span<const Index> offsets, MoeGradients& dw) {
+  gradient_grouped(model, dw, &FfnGradients::down_proj, along_tokens(model, k.drows_out, offsets),
+                   along_tokens(model, k.hidden, offsets), offsets);
+  const TokenOperand rows = along_tokens(model, k.rows, offsets);
+  gradient_grouped(model, dw, &FfnGradients::gate_proj, along_tokens(model, k.dgate, offsets), rows,
+                   offsets);
+  gradient_grouped(model, dw, &FfnGradients::up_proj, along_tokens(model, k.dup, offsets), rows,
+                   offsets);
 }
 
 template <class Real>
-MoeSaved moe_forward(const ModelConfig& c, const MoeWeightsOf<Real>& w, SharedTensor x,
-                     View2<Real> y, std::span<std::int64_t> load) {
+MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, SharedTensor x,
+                     View2<Real> y, std::span<std::int64_t> load, Fp8LayerCounts* counts) {
+  const ModelConfig& c = model.config;
   MoeSaved s;
   s.gate = gate_forward(c, w, x);
   const auto indices = std::as_const(s.gate.indices).view<std::int32_t, 2>();
   if (!load.empty()) count_loads(indices, load);
+  s.x = operand(model, std::move(x), inputs_of(counts));
   if (c.n_shared_experts > 0)
-    s.shared = ffn_forward(w.shared_experts, x, y);
+    s.shared = ffn_forward(model, w.shared_experts, s.x, y, Write::Overwrite, counts);
   else
     fill(y, 0);
   s.dispatch = std::make_unique<LocalDispatch>();
   s.dispatch->plan(indices, c.n_routed_experts);
-  const Tensor rows = s.dispatch->send(x->v2<Real>());
-  s.out = Tensor::uninitialized<Real>({rows.extent(0), c.hidden_size});
-  s.experts = experts_forward<Real>(w, s.dispatch->offsets(), rows.v2<Real>(), s.out.v2<Real>());
-  s.dispatch->combine(s.out.v2<Real>(), s.gate.weights.v2<Real>(), y);
+  const Operand rows = sent<Real>(*s.dispatch, s.x);
+  Tensor out = Tensor::uninitialized<Real>({s.dispatch->offsets().back(), c.hidden_size});
+  s.experts = experts_forward(model, w, s.dispatch->offsets(), rows, out.v2<Real>(), counts);
+  s.dispatch->combine(out.v2<Real>(), s.gate.weights.v2<Real>(), y);
+  s.out = keep(model, std::move(out));
   return s;
 }
 
 // The expert inputs are gathered again from the saved x instead of being kept.
 template <class Real>
-MoeWeightWork moe_backward_input(const ModelConfig& c, const MoeWeightsOf<Real>& w, SharedTensor dy,
-                                 MoeSaved s, BalanceTerm& balance, View2<Real> dx) {
+MoeWeightWork moe_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
+                                 SharedTensor dy, MoeSaved s, BalanceTerm& balance, View2<Real> dx,
+                                 Fp8LayerCounts* counts) {
+  const ModelConfig& c = model.config;
   MoeWeightWork work;
   Tensor dweights = Tensor::uninitialized<Real>(s.gate.weights.shape());
-  Tensor drows_out = s.dispatch->combine_backward(dy->v2<Real>(), s.out.v2<Real>(),
-                                                  s.gate.weights.v2<Real>(), dweights.v2<Real>());
-  s.out = Tensor();
-  Tensor rows = s.dispatch->send(s.gate.x->v2<Real>());
-  Tensor drows = Tensor::uninitialized<Real>(rows.shape());
+  Tensor drows_out;
+  {
+    const Tensor out = restore(std::move(s.out));
+    drows_out = s.dispatch->combine_backward(dy->v2<Real>(), out.v2<Real>(),
+                                             s.gate.weights.v2<Real>(), dweights.v2<Real>());
+  }
+  Operand rows = sent<Real>(*s.dispatch, s.x);
+  s.x = {};
+  Tensor drows = Tensor::uninitialized<Real>(drows_out.shape());
   work.experts =
-      experts_backward_input(w, s.dispatch->offsets(), std::move(rows), std::move(drows_out),
-                             std::move(s.experts), drows.v2<Real>());
+      experts_backward_input(model, w, s.dispatch->offsets(), std::move(rows), std::move(drows_out),
+                             std::move(s.experts), drows.v2<Real>(), counts);
   if (c.n_shared_experts > 0)
-    work.shared = ffn_backward_input(w.shared_experts, dy, std::move(s.shared), dx);
+    work.shared = ffn_backward_input(model, w.shared_experts, std::move(dy), std::move(s.shared),
+                                     dx, Write::Overwrite, counts);
   else
     fill(dx, 0);
   s.dispatch->send_backward(drows.v2<Real>(), dx);
@@ -125,12 +147,22 @@ MoeWeightWork moe_backward_input(const ModelConfig& c, const MoeWeightsOf<Real>&
 }
 
 template <class Real>
-void moe_backward_weight(const ModelConfig& c, MoeWeightWork k, Precision precision,
-                         MoeGradients& dw) {
-  experts_backward_weight<Real>(std::move(k.experts), k.dispatch->offsets(), precision, dw);
-  if (c.n_shared_experts > 0)
-    ffn_backward_weight<Real>(std::move(k.shared), precision, dw.shared_experts);
+void moe_backward_weight(const ModelOf<Real>& model, MoeWeightWork k, MoeGradients& dw) {
+  experts_backward_weight(model, std::move(k.experts), k.dispatch->offsets(), dw);
+  if (model.config.n_shared_experts > 0)
+    ffn_backward_weight(model, std::move(k.shared), dw.shared_experts);
   gate_backward_weight<Real>(std::move(k.gate), dw);
+}
+
+void forget_input(MoeSaved& s) {
+  s.gate.x.reset();
+  s.x = s.shared.x = {};
+}
+
+template <class Real>
+void restore_input(const ModelOf<Real>& model, SharedTensor x, MoeSaved& s) {
+  s.x = s.shared.x = operand(model, x);
+  s.gate.x = std::move(x);
 }
 
 template decltype(experts_forward<float>) experts_forward<float>;
@@ -139,6 +171,8 @@ template decltype(experts_backward_input<float>) experts_backward_input<float>;
 template decltype(experts_backward_input<double>) experts_backward_input<double>;
 template decltype(experts_backward_weight<float>) experts_backward_weight<float>;
 template decltype(experts_backward_weight<double>) experts_backward_weight<double>;
+template decltype(restore_input<float>) restore_input<float>;
+template decltype(restore_input<double>) restore_input<double>;
 template decltype(moe_forward<float>) moe_forward<float>;
 template decltype(moe_forward<double>) moe_forward<double>;
 template decltype(moe_backward_input<float>) moe_backward_input<float>;

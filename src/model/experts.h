@@ -9,32 +9,37 @@
 
 namespace minke {
 
+// Bytes of a row as in FfnSaved; `rows` are gathered again from MoeSaved::x.
 struct ExpertsSaved {
-  Tensor gate, up;  // [rows, F]
+  Kept gate, up;   // [rows, F]
+  Operand hidden;  // [rows, F]; empty where B computes it again
 };
 struct ExpertsWeightWork {
-  Tensor rows, drows_out;     // [rows, D]
-  Tensor dgate, dup, hidden;  // [rows, F]
+  Operand rows, drows_out;     // [rows, D]
+  Operand dgate, dup, hidden;  // [rows, F]
 };
 
 // rows [n, D] sorted by expert -> out [n, D].
 template <class Real>
-ExpertsSaved experts_forward(const MoeWeightsOf<Real>& w, std::span<const Index> offsets,
-                             View2<const Real> rows, View2<Real> out);
+ExpertsSaved experts_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
+                             std::span<const Index> offsets, const Operand& rows, View2<Real> out,
+                             Fp8LayerCounts* counts = nullptr);
 // `rows` are the inputs of the forward; drows_out [n, D] -> drows [n, D], overwritten.
 template <class Real>
-ExpertsWeightWork experts_backward_input(const MoeWeightsOf<Real>& w,
-                                         std::span<const Index> offsets, Tensor rows,
-                                         Tensor drows_out, ExpertsSaved saved, View2<Real> drows);
+ExpertsWeightWork experts_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
+                                         std::span<const Index> offsets, Operand rows,
+                                         Tensor drows_out, ExpertsSaved saved, View2<Real> drows,
+                                         Fp8LayerCounts* counts = nullptr);
 template <class Real>
-void experts_backward_weight(ExpertsWeightWork work, std::span<const Index> offsets,
-                             Precision precision, MoeGradients& dw);
+void experts_backward_weight(const ModelOf<Real>& model, ExpertsWeightWork work,
+                             std::span<const Index> offsets, MoeGradients& dw);
 
 struct MoeSaved {
-  GateSaved gate;
+  GateSaved gate;  // x [T, D] in full precision
+  Operand x;       // [T, D], which experts read: gate.x itself, or its codes
   std::unique_ptr<Dispatch> dispatch;
   ExpertsSaved experts;
-  Tensor out;  // [rows, D] outputs of the experts, for the gradient of the gate weights
+  Kept out;  // [rows, D] outputs of the experts, for the gradient of the gate weights
   FfnSaved shared;
 };
 struct MoeWeightWork {
@@ -46,15 +51,20 @@ struct MoeWeightWork {
 
 // x [T, D] -> y [T, D], overwritten. load [E] += the selections made, when not empty.
 template <class Real>
-MoeSaved moe_forward(const ModelConfig& config, const MoeWeightsOf<Real>& w, SharedTensor x,
-                     View2<Real> y, std::span<std::int64_t> load = {});
+MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, SharedTensor x,
+                     View2<Real> y, std::span<std::int64_t> load = {},
+                     Fp8LayerCounts* counts = nullptr);
 // dy [T, D] -> dx [T, D], overwritten.
 template <class Real>
-MoeWeightWork moe_backward_input(const ModelConfig& config, const MoeWeightsOf<Real>& w,
+MoeWeightWork moe_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w,
                                  SharedTensor dy, MoeSaved saved, BalanceTerm& balance,
-                                 View2<Real> dx);
+                                 View2<Real> dx, Fp8LayerCounts* counts = nullptr);
 template <class Real>
-void moe_backward_weight(const ModelConfig& config, MoeWeightWork work, Precision precision,
-                         MoeGradients& dw);
+void moe_backward_weight(const ModelOf<Real>& model, MoeWeightWork work, MoeGradients& dw);
+
+// Drops the input, and takes it again before B.
+void forget_input(MoeSaved& saved);
+template <class Real>
+void restore_input(const ModelOf<Real>& model, SharedTensor x, MoeSaved& saved);
 
 }  // namespace minke

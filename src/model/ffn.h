@@ -1,29 +1,38 @@
 // The feed-forward network of a dense layer, and the shared experts of an MoE layer.
 //   y = (silu(x W_gate^T) * (x W_up^T)) W_down^T
 #pragma once
-#include "model/mla.h"
+#include "model/operand.h"
 
 namespace minke {
 
+// Bytes of a token, in Real numbers of R bytes (FP8 training: a value and its part of a
+// scale, 1.03): x is shared, gate and up take 2 F R (2.06 F), hidden F R where it is kept.
 struct FfnSaved {
-  SharedTensor x;   // [T, D]
-  Tensor gate, up;  // [T, F] before SwiGLU; their product is computed again in B
+  Operand x;       // [T, D]
+  Kept gate, up;   // [T, F] before SwiGLU
+  Operand hidden;  // [T, F] after it; empty where B computes it again
 };
 struct FfnWeightWork {
-  SharedTensor x, dy;  // [T, D]
-  Tensor dgate, dup;   // [T, F]
-  Tensor hidden;       // [T, F] after SwiGLU
+  Operand x, dy;       // [T, D]
+  Operand dgate, dup;  // [T, F]
+  Operand hidden;      // [T, F]
 };
 
-// x [T, D] -> y [T, D], overwritten or added to.
+// x [T, D] -> y [T, D], overwritten or added to. FP8 training adds to `counts`, where given.
 template <class Real>
-FfnSaved ffn_forward(const FfnWeightsOf<Real>& w, SharedTensor x, View2<Real> y,
-                     Write write = Write::Overwrite);
+FfnSaved ffn_forward(const ModelOf<Real>& model, const FfnWeightsOf<Real>& w, Operand x,
+                     View2<Real> y, Write write = Write::Overwrite,
+                     Fp8LayerCounts* counts = nullptr);
 // dy [T, D] -> dx [T, D], overwritten or added to.
 template <class Real>
-FfnWeightWork ffn_backward_input(const FfnWeightsOf<Real>& w, SharedTensor dy, FfnSaved saved,
-                                 View2<Real> dx, Write write = Write::Overwrite);
+FfnWeightWork ffn_backward_input(const ModelOf<Real>& model, const FfnWeightsOf<Real>& w,
+                                 SharedTensor dy, FfnSaved saved, View2<Real> dx,
+                                 Write write = Write::Overwrite, Fp8LayerCounts* counts = nullptr);
 template <class Real>
-void ffn_backward_weight(FfnWeightWork work, Precision precision, FfnGradients& dw);
+void ffn_backward_weight(const ModelOf<Real>& model, FfnWeightWork work, FfnGradients& dw);
+
+// SwiGLU of the kept branches: what a down projection reads.
+template <class Real>
+Operand swiglu_again(const ModelOf<Real>& model, const Tensor& gate, const Tensor& up);
 
 }  // namespace minke

@@ -39,54 +39,87 @@ void fill_angles(const ModelOf<Real>& model, SequenceBatch batch, MlaSaved& s) {
   rope_angles(positions, model.inv_freq, model.rotation_mscale, s.cos.v2<Real>(), s.sin.v2<Real>());
 }
 
+// The norm of a latent, as the up-projection reads it.
+template <class Real>
+Operand normed_latent(const ModelOf<Real>& model, View2<const Real> latent,
+                      const WeightOf<Real>& gain, Tensor& rstd, Fp8Counts* counts = nullptr) {
+  Tensor y = Tensor::uninitialized<Real>({latent.extent(0), latent.extent(1)});
+  rstd = Tensor::uninitialized<Real>({latent.extent(0)});
+  rmsnorm_forward(latent, gain.vector(), kLatentNormEps, y.v2<Real>(), rstd.v1<Real>());
+  return operand(model, share(std::move(y)), counts);
+}
+
+template <class Real>
+void norm_latents(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, MlaSaved& s,
+                  Fp8Counts* counts = nullptr) {
+  if (model.config.q_lora_rank)
+    s.c_q = normed_latent<Real>(model, s.q_a.v2<Real>(), w.q_a_layernorm, s.q_a_rstd, counts);
+  s.c_kv = normed_latent<Real>(model, s.kv_a.v2<Real>().columns(0, model.config.kv_lora_rank),
+                               w.kv_a_layernorm, s.kv_a_rstd, counts);
+}
+
+// Queries, keys and values from the normed latents and the rotated k_rope.
+template <class Real>
+void project_up(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, MlaSaved& s) {
+  const ModelConfig& c = model.config;
+  const Index T = s.kv_a.extent(0), H = c.num_attention_heads;
+  s.q = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
+  if (c.q_lora_rank)
+    apply(w.q_b_proj, s.c_q, s.q.v2<Real>());
+  else
+    apply(w.q_proj, s.x, s.q.v2<Real>());
+  rope_apply(rope_part<Real>(c, s.q), s.cos.v2<Real>(), s.sin.v2<Real>());
+
+  s.k = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
+  s.v = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
+  Tensor kv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
+  apply(w.kv_b_proj, s.c_kv, kv.v2<Real>());
+  mla_split_heads(heads_of(c), kv.v2<Real>(),
+                  s.kv_a.v2<Real>().columns(c.kv_lora_rank, c.qk_rope_head_dim), s.k.v2<Real>(),
+                  s.v.v2<Real>());
+}
+
+void forget_heads(MlaSaved& s) {
+  s.q = Tensor();
+  s.k = Tensor();
+  s.v = Tensor();
+}
+
+void forget(const Recompute& recompute, MlaSaved& s) {
+  if (recompute.rmsnorm) s.c_q = s.c_kv = {};
+  if (recompute.mla_up) forget_heads(s);
+}
+
 }  // namespace
 
 template <class Real>
 MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, SequenceBatch batch,
-                     SharedTensor x, View2<Real> y) {
+                     SharedTensor x, View2<Real> y, Fp8LayerCounts* counts) {
   const ModelConfig& c = model.config;
   const Index T = batch.rows(), C = c.kv_lora_rank, R = c.qk_rope_head_dim;
   const Index H = c.num_attention_heads;
   MlaSaved s;
   fill_angles(model, batch, s);
+  s.x = operand(model, std::move(x), inputs_of(counts));
 
-  s.q = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
   if (c.q_lora_rank) {
     s.q_a = Tensor::uninitialized<Real>({T, *c.q_lora_rank});
-    s.q_a_rstd = Tensor::uninitialized<Real>({T});
-    s.c_q = Tensor::uninitialized<Real>({T, *c.q_lora_rank});
-    apply(w.q_a_proj, x->v2<Real>(), s.q_a.v2<Real>());
-    rmsnorm_forward(s.q_a.v2<Real>(), w.q_a_layernorm.vector(), kLatentNormEps, s.c_q.v2<Real>(),
-                    s.q_a_rstd.v1<Real>());
-    apply(w.q_b_proj, s.c_q.v2<Real>(), s.q.v2<Real>());
-  } else {
-    apply(w.q_proj, x->v2<Real>(), s.q.v2<Real>());
+    apply(w.q_a_proj, s.x, s.q_a.v2<Real>());
   }
-  rope_apply(rope_part<Real>(c, s.q), s.cos.v2<Real>(), s.sin.v2<Real>());
-
   s.kv_a = Tensor::uninitialized<Real>({T, C + R});
-  s.kv_a_rstd = Tensor::uninitialized<Real>({T});
-  s.c_kv = Tensor::uninitialized<Real>({T, C});
-  apply(w.kv_a_proj_with_mqa, x->v2<Real>(), s.kv_a.v2<Real>());
-  rmsnorm_forward(s.kv_a.v2<Real>().columns(0, C), w.kv_a_layernorm.vector(), kLatentNormEps,
-                  s.c_kv.v2<Real>(), s.kv_a_rstd.v1<Real>());
-  const View2<Real> k_rope = s.kv_a.v2<Real>().columns(C, R);
-  rope_apply(one_head(k_rope), s.cos.v2<Real>(), s.sin.v2<Real>());
+  apply(w.kv_a_proj_with_mqa, s.x, s.kv_a.v2<Real>());
+  rope_apply(one_head(s.kv_a.v2<Real>().columns(C, R)), s.cos.v2<Real>(), s.sin.v2<Real>());
+  norm_latents(model, w, s, inputs_of(counts));
+  project_up(model, w, s);
 
-  s.k = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
-  s.v = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
-  {
-    Tensor kv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
-    apply(w.kv_b_proj, s.c_kv.v2<Real>(), kv.v2<Real>());
-    mla_split_heads(heads_of(c), kv.v2<Real>(), k_rope, s.k.v2<Real>(), s.v.v2<Real>());
-  }
-
-  s.out = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
+  Tensor out = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
   s.lse = Tensor::uninitialized<Real>({T, H});
   attention_forward_batch(c.expanded_attention(), batch.n_sequences, s.q.v2<Real>(), s.k.v2<Real>(),
-                          s.v.v2<Real>(), model.softmax_scale, s.out.v2<Real>(), s.lse.v2<Real>());
-  apply(w.o_proj, s.out.v2<Real>(), y);
-  s.x = std::move(x);
+                          s.v.v2<Real>(), model.softmax_scale, out.v2<Real>(), s.lse.v2<Real>());
+  forget(model.recompute, s);
+  const SharedTensor shared = share(std::move(out));
+  apply(w.o_proj, operand(model, shared, inputs_of(counts)), y);
+  s.out = keep_attention_output(model, shared);
   return s;
 }
 
@@ -94,51 +127,60 @@ MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, Se
 // rotation's gradient is the rotation by the opposite angle.
 template <class Real>
 MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w,
-                                 SequenceBatch batch, SharedTensor dy, MlaSaved s, View2<Real> dx) {
+                                 SequenceBatch batch, SharedTensor dy, MlaSaved s, View2<Real> dx,
+                                 Fp8LayerCounts* counts) {
   const ModelConfig& c = model.config;
   const Index T = batch.rows(), C = c.kv_lora_rank, R = c.qk_rope_head_dim;
   const Index H = c.num_attention_heads;
+  Fp8Counts* const gradients = gradients_of(counts);
+  if (model.recompute.rmsnorm) norm_latents(model, w, s);
+  if (model.recompute.mla_up) project_up(model, w, s);
   MlaWeightWork work;
+  work.dy = operand(model, std::move(dy), gradients);
 
-  work.dq = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
-  work.dkv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
-  work.dkv_a = Tensor::uninitialized<Real>({T, C + R});
-  const View2<Real> dk_rope = work.dkv_a.v2<Real>().columns(C, R);
+  Tensor dq = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
+  Tensor dkv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
+  Tensor dkv_a = Tensor::uninitialized<Real>({T, C + R});
+  const View2<Real> dk_rope = dkv_a.v2<Real>().columns(C, R);
   {
     Tensor dout = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
     Tensor dk = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
     Tensor dv = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
-    apply_transposed(w.o_proj, dy->v2<Real>(), dout.v2<Real>());
+    apply_transposed(w.o_proj, work.dy, dout.v2<Real>());
+    const SharedTensor out = values_of(s.out);
     attention_backward_batch(c.expanded_attention(), batch.n_sequences, s.q.v2<Real>(),
-                             s.k.v2<Real>(), s.v.v2<Real>(), s.out.v2<Real>(), s.lse.v2<Real>(),
-                             dout.v2<Real>(), model.softmax_scale, work.dq.v2<Real>(),
-                             dk.v2<Real>(), dv.v2<Real>());
-    mla_split_heads_backward(heads_of(c), dk.v2<Real>(), dv.v2<Real>(), work.dkv.v2<Real>(),
-                             dk_rope);
+                             s.k.v2<Real>(), s.v.v2<Real>(), out->v2<Real>(), s.lse.v2<Real>(),
+                             dout.v2<Real>(), model.softmax_scale, dq.v2<Real>(), dk.v2<Real>(),
+                             dv.v2<Real>());
+    forget_heads(s);
+    mla_split_heads_backward(heads_of(c), dk.v2<Real>(), dv.v2<Real>(), dkv.v2<Real>(), dk_rope);
   }
-  rope_apply(rope_part<Real>(c, work.dq), s.cos.v2<Real>(), s.sin.v2<Real>(), Turn::Backward);
+  rope_apply(rope_part<Real>(c, dq), s.cos.v2<Real>(), s.sin.v2<Real>(), Turn::Backward);
   rope_apply(one_head(dk_rope), s.cos.v2<Real>(), s.sin.v2<Real>(), Turn::Backward);
+  work.dq = operand(model, share(std::move(dq)), gradients);
 
+  work.dkv = operand(model, share(std::move(dkv)), gradients);
   work.dc_kv = Tensor::uninitialized<Real>({T, C});
-  apply_transposed(w.kv_b_proj, work.dkv.v2<Real>(), work.dc_kv.v2<Real>());
+  apply_transposed(w.kv_b_proj, work.dkv, work.dc_kv.v2<Real>());
   rmsnorm_backward_input(work.dc_kv.v2<Real>(), s.kv_a.v2<Real>().columns(0, C),
                          w.kv_a_layernorm.vector(), s.kv_a_rstd.v1<Real>(),
-                         work.dkv_a.v2<Real>().columns(0, C));
-  apply_transposed(w.kv_a_proj_with_mqa, work.dkv_a.v2<Real>(), dx);
+                         dkv_a.v2<Real>().columns(0, C));
+  work.dkv_a = operand(model, share(std::move(dkv_a)), gradients);
+  apply_transposed(w.kv_a_proj_with_mqa, work.dkv_a, dx);
 
   if (c.q_lora_rank) {
     work.dc_q = Tensor::uninitialized<Real>({T, *c.q_lora_rank});
-    work.dq_a = Tensor::uninitialized<Real>({T, *c.q_lora_rank});
-    apply_transposed(w.q_b_proj, work.dq.v2<Real>(), work.dc_q.v2<Real>());
+    Tensor dq_a = Tensor::uninitialized<Real>({T, *c.q_lora_rank});
+    apply_transposed(w.q_b_proj, work.dq, work.dc_q.v2<Real>());
     rmsnorm_backward_input(work.dc_q.v2<Real>(), s.q_a.v2<Real>(), w.q_a_layernorm.vector(),
-                           s.q_a_rstd.v1<Real>(), work.dq_a.v2<Real>());
-    apply_transposed(w.q_a_proj, work.dq_a.v2<Real>(), dx, Write::Add);
+                           s.q_a_rstd.v1<Real>(), dq_a.v2<Real>());
+    work.dq_a = operand(model, share(std::move(dq_a)), gradients);
+    apply_transposed(w.q_a_proj, work.dq_a, dx, Write::Add);
   } else {
-    apply_transposed(w.q_proj, work.dq.v2<Real>(), dx, Write::Add);
+    apply_transposed(w.q_proj, work.dq, dx, Write::Add);
   }
 
   work.x = std::move(s.x);
-  work.dy = std::move(dy);
   work.out = std::move(s.out);
   work.c_kv = std::move(s.c_kv);
   work.kv_a = std::move(s.kv_a);
@@ -151,21 +193,21 @@ MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<
 
 template <class Real>
 void mla_backward_weight(const ModelOf<Real>& model, MlaWeightWork k, MlaGradients& dw) {
-  const Precision precision = model.precision();
-  linear_weight_gradient(k.dy->v2<Real>(), k.out.v2<Real>(), dw.o_proj.v2<Real>(), precision);
-  linear_weight_gradient(k.dkv.v2<Real>(), k.c_kv.v2<Real>(), dw.kv_b_proj.v2<Real>(), precision);
+  weight_gradient(model, along_tokens(model, k.dy), along_tokens(model, k.out), dw.o_proj);
+  weight_gradient(model, along_tokens(model, k.dkv), along_tokens(model, k.c_kv), dw.kv_b_proj);
   rmsnorm_backward_weight(k.dc_kv.v2<Real>(),
                           k.kv_a.v2<Real>().columns(0, model.config.kv_lora_rank),
                           k.kv_a_rstd.v1<Real>(), dw.kv_a_layernorm.v1<Real>());
-  linear_weight_gradient(k.dkv_a.v2<Real>(), k.x->v2<Real>(), dw.kv_a_proj_with_mqa.v2<Real>(),
-                         precision);
+  const TokenOperand x = along_tokens(model, k.x);
+  weight_gradient(model, along_tokens(model, k.dkv_a), x, dw.kv_a_proj_with_mqa);
+  const TokenOperand dq = along_tokens(model, k.dq);
   if (model.config.q_lora_rank) {
-    linear_weight_gradient(k.dq.v2<Real>(), k.c_q.v2<Real>(), dw.q_b_proj.v2<Real>(), precision);
+    weight_gradient(model, dq, along_tokens(model, k.c_q), dw.q_b_proj);
     rmsnorm_backward_weight(k.dc_q.v2<Real>(), k.q_a.v2<Real>(), k.q_a_rstd.v1<Real>(),
                             dw.q_a_layernorm.v1<Real>());
-    linear_weight_gradient(k.dq_a.v2<Real>(), k.x->v2<Real>(), dw.q_a_proj.v2<Real>(), precision);
+    weight_gradient(model, along_tokens(model, k.dq_a), x, dw.q_a_proj);
   } else {
-    linear_weight_gradient(k.dq.v2<Real>(), k.x->v2<Real>(), dw.q_proj.v2<Real>(), precision);
+    weight_gradient(model, dq, x, dw.q_proj);
   }
 }
 

@@ -7,13 +7,9 @@
 //   [k_nope; v] = c_kv W_UKV^T per head
 //   out = softmax(scale [q_nope; RoPE(q_rope)] . [k_nope; k_rope]) v;   y = out W_O^T
 #pragma once
-#include <memory>
-
-#include "model/weights.h"
+#include "model/operand.h"
 
 namespace minke {
-
-using SharedTensor = std::shared_ptr<const Tensor>;
 
 // Sequences of equal length, one after another in the rows of every tensor; positions from 0.
 struct SequenceBatch {
@@ -22,35 +18,45 @@ struct SequenceBatch {
   Index rows() const { return n_sequences * length; }
 };
 
+// Bytes of a token in numbers of R bytes (4; FP8 training as noted). Without recomputation
+//   x         D R, shared with nothing else        FP8 1.03 D
+//   q_a, c_q  2 Q R                                FP8 4 Q + 1.03 Q
+//   kv_a, c_kv  (2 C + R') R, R' rotary size       FP8 4 (C + R') + 1.03 C
+//   q, k, v   H (2 (N + R') + V) R                 FP8 the same: attention's own products are not
+//   FP8 out       H V R                                FP8 1.51 H V (E5M6)
+// recompute.mla_up leaves out q, k and v, recompute.rmsnorm x, c_q and c_kv.
 struct MlaSaved {
-  SharedTensor x;          // [T, D] input, after input_layernorm
+  Operand x;               // [T, D] input, after input_layernorm
   Tensor q_a, q_a_rstd;    // [T, Q] before its norm, [T]
-  Tensor c_q;              // [T, Q]
-  Tensor kv_a, kv_a_rstd;  // [T, C+R] before norm and rotation, [T]
-  Tensor c_kv;             // [T, C]
+  Operand c_q;             // [T, Q]
+  Tensor kv_a, kv_a_rstd;  // [T, C+R] before norm (C) and rotated (R), [T]
+  Operand c_kv;            // [T, C]
   Tensor q, k, v;          // [T, H (N+R)] twice (rotated), [T, H V]
-  Tensor out, lse;         // [T, H V], [T, H]
+  KeptOutput out;          // [T, H V]
+  Tensor lse;              // [T, H]
   Tensor cos, sin;         // [T, R/2]
 };
 
 struct MlaWeightWork {
-  SharedTensor x, dy;  // inputs and output gradients of every product
-  Tensor out;
-  Tensor c_kv, dkv;  // [T, C], [T, H (N+V)]
-  Tensor kv_a, kv_a_rstd, dc_kv, dkv_a;
-  Tensor q_a, q_a_rstd, c_q, dc_q, dq_a;
-  Tensor dq;  // [T, H (N+R)]
+  Operand x, dy;  // inputs and output gradients of every product
+  KeptOutput out;
+  Operand c_kv, dkv;  // [T, C], [T, H (N+V)]
+  Tensor kv_a, kv_a_rstd, dc_kv;
+  Operand dkv_a;
+  Tensor q_a, q_a_rstd, dc_q;
+  Operand c_q, dq_a;
+  Operand dq;  // [T, H (N+R)]
 };
 
 // x [T, D] -> y [T, D], overwritten.
 template <class Real>
 MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, SequenceBatch batch,
-                     SharedTensor x, View2<Real> y);
+                     SharedTensor x, View2<Real> y, Fp8LayerCounts* counts = nullptr);
 // dy [T, D] -> dx [T, D], overwritten.
 template <class Real>
 MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w,
                                  SequenceBatch batch, SharedTensor dy, MlaSaved saved,
-                                 View2<Real> dx);
+                                 View2<Real> dx, Fp8LayerCounts* counts = nullptr);
 template <class Real>
 void mla_backward_weight(const ModelOf<Real>& model, MlaWeightWork work, MlaGradients& dw);
 

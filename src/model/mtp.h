@@ -12,7 +12,7 @@ namespace minke {
 struct MtpSaved {
   Tensor embedding, embedding_rstd;  // [T, D], [T]
   Tensor h, h_rstd;
-  Tensor joined;  // [T, 2 D] after both norms
+  Tensor joined;  // [T, 2 D] after both norms; empty under recompute.rmsnorm
   BlockSaved block;
   Tensor block_out, block_out_rstd;
 };
@@ -21,12 +21,13 @@ struct MtpSaved {
 template <class Real>
 MtpSaved mtp_forward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
                      Tensor embedding, Tensor h, Tensor& head_norm,
-                     std::span<std::int64_t> load = {});
+                     std::span<std::int64_t> load = {}, Fp8LayerCounts* counts = nullptr);
 
 // B and W in one: dhead_norm [T, D] -> dembedding, dh [T, D]. Weight gradients are added to dw.
 template <class Real>
 void mtp_backward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
                   View2<const Real> dhead_norm, MtpSaved saved, BalanceTerm& balance,
-                  Tensor& dembedding, Tensor& dh, MtpGradients& dw);
+                  Tensor& dembedding, Tensor& dh, MtpGradients& dw,
+                  Fp8LayerCounts* counts = nullptr);
 
 }  // namespace minke

@@ -6,6 +6,7 @@
 #include "ops/embedding.h"
 #include "ops/permute.h"
 #include "ops/rmsnorm.h"
+#include "tensor/block_cache.h"
 
 namespace minke {
 namespace {
@@ -88,6 +89,19 @@ std::span<std::int64_t> start_record(PassResult& result, const ModelConfig& c, I
 
 enum class Keep { Nothing, ForBackward, AndScores };
 
+// One record a layer, MTP modules after the others; the weights' counts are known.
+std::vector<Fp8LayerRecord> start_fp8_records(const std::vector<Fp8Counts>& weights) {
+  std::vector<Fp8LayerRecord> records;
+  records.reserve(weights.size());
+  for (const Fp8Counts& w : weights)
+    records.push_back({static_cast<Index>(records.size()), {{}, {}, w}});
+  return records;
+}
+
+Fp8LayerCounts* counts_of(PassResult& result, Index layer) {
+  return result.fp8.empty() ? nullptr : &result.fp8[static_cast<std::size_t>(layer)].counts;
+}
+
 template <class Real>
 MainForward forward_main(const ModelOf<Real>& model, SequenceBatch batch, Tensor x,
                          PassResult& result, Keep keep) {
@@ -97,7 +111,8 @@ MainForward forward_main(const ModelOf<Real>& model, SequenceBatch batch, Tensor
     const BlockWeightsOf<Real>& w = model.weights.layers[i];
     const auto load = start_record(result, c, static_cast<Index>(i), w.is_moe);
     Tensor y;
-    BlockSaved saved = block_forward(model, w, batch, std::move(x), y, load);
+    BlockSaved saved = block_forward(model, w, batch, std::move(x), y, load,
+                                     counts_of(result, static_cast<Index>(i)));
     if (w.is_moe && keep == Keep::AndScores)
       result.moe.back().scores = saved.moe.gate.scores.clone();
     if (keep != Keep::Nothing) f.blocks.push_back(std::move(saved));
@@ -128,6 +143,8 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
   const SequenceBatch batch{B, T};
   const double per_position = settings.share / static_cast<double>(B * T);
   PassResult result;
+  result.fp8 = start_fp8_records(model.fp8_weights);
+  const std::size_t bytes_before = live_block_bytes();
 
   const Tokens inputs = window(tokens, 0, T);
   MainForward main = forward_main(model, batch, embed(model, inputs), result,
@@ -149,7 +166,7 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
                       : leading_positions<Real>(states[i - 1], batch_of(k - 1), length);
     const auto load = start_record(result, c, c.num_hidden_layers + k, w.block.is_moe);
     mtp[i] = mtp_forward(model, w, batch_of(k), embed(model, window(tokens, k + 1, length)),
-                         std::move(h), states[i], load);
+                         std::move(h), states[i], load, counts_of(result, c.num_hidden_layers + k));
     if (w.block.is_moe && keep_scores)
       result.moe.back().scores = mtp[i].block.moe.gate.scores.clone();
     const double sum = head_loss(model, states[i], window(tokens, k + 2, length),
@@ -157,6 +174,10 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
     result.mtp_k.push_back(per_position * sum);
     result.mtp += mtp_factor * per_position * sum;
   }
+
+  main.final_norm = Tensor();  // read by the head and the first module alone
+  states.clear();
+  result.saved_bytes = static_cast<double>(live_block_bytes() - bytes_before);
 
   // Backward, last module first. Records were made in forward order, so they are taken from the
   // end.
@@ -175,7 +196,8 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
     Tensor dembedding, dh;
     mtp_backward<Real>(model, model.weights.mtp[i], batch_of(k), dstates[i].v2<Real>(),
                        std::move(mtp[i]), balance_of(model.weights.mtp[i].block.is_moe, length),
-                       dembedding, dh, gradients.mtp[i]);
+                       dembedding, dh, gradients.mtp[i],
+                       counts_of(result, c.num_hidden_layers + k));
     embedding_backward_weight(dembedding.v2<Real>(), window(tokens, k + 1, length),
                               gradients.embed_tokens.v2<Real>());
     if (k == 0)
@@ -192,8 +214,9 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
   for (std::size_t i = model.weights.layers.size(); i-- > 0;) {
     const BlockWeightsOf<Real>& w = model.weights.layers[i];
     Tensor below;
-    BlockWeightWork work = block_backward_input(
-        model, w, batch, std::move(dx), std::move(main.blocks[i]), balance_of(w.is_moe, T), below);
+    BlockWeightWork work = block_backward_input(model, w, batch, std::move(dx),
+                                                std::move(main.blocks[i]), balance_of(w.is_moe, T),
+                                                below, counts_of(result, static_cast<Index>(i)));
     block_backward_weight(model, w, std::move(work), gradients.layers[i]);
     dx = std::move(below);
   }

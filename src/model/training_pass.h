@@ -27,12 +27,19 @@ struct MoeLayerRecord {
   Tensor scores;  // [T, E], kept when asked for
 };
 
+struct Fp8LayerRecord {
+  Index layer;  // as in MoeLayerRecord
+  Fp8LayerCounts counts;
+};
+
 struct PassResult {
   double total = 0, main = 0;
   double mtp = 0;             // with its factor
   std::vector<double> mtp_k;  // without
   double balance = 0;
   std::vector<MoeLayerRecord> moe;
+  std::vector<Fp8LayerRecord> fp8;  // of every layer in FP8 training with statistics, else empty
+  double saved_bytes = 0;  // that the forward pass kept for the backward pass, logits left out
 };
 
 // tokens [B, T+1]: inputs are the first T of a row. Gradients are added to `gradients`.

@@ -1,5 +1,7 @@
 #include "model/weights.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "ops/permute.h"
 
@@ -27,6 +29,42 @@ void visit_pairs(const ModelConfig& config, ModelParameters<Tensor>& masters,
 template <class Real>
 View2<Real> as_row(Tensor& t) {
   return reshape<2>(t.flat<Real>(), {1, t.size()});
+}
+
+bool is_fp8(const Model& model, Role role) {
+  return model.fp8 && role == Role::Linear;
+}
+
+// N of "model.layers.N.": where the counts of this weight belong.
+Fp8Counts* counts_of(Model& model, const std::string& name) {
+  constexpr std::string_view prefix = "model.layers.";
+  MINKE_ASSERT(name.starts_with(prefix));
+  if (model.fp8_weights.empty()) return nullptr;
+  return &model.fp8_weights.at(std::stoul(name.substr(prefix.size())));
+}
+
+// Quantises a master in 128x128 blocks, whose codes are the same read along rows and columns.
+void pack_fp8(Model& model, const ParameterSpec& spec, const Tensor& master, Weight& w) {
+  Fp8Counts* const counts = counts_of(model, spec.name);
+  if (*model.fp8 == ScaleForm::Float) {
+    Tensor codes = Tensor::uninitialized<E4M3>(master.shape());
+    Tensor scales = Tensor::uninitialized(
+        {block_count(master.extent(0), kFp8Tile), block_count(master.extent(1), kFp8Tile)});
+    fp8_blocks(master.v2(), ScaleForm::Float, codes.view<E4M3, 2>(), scales.v2(), counts);
+    w.forward = PackedWeights::pack(std::as_const(codes).view<E4M3, 2>(), scales.v2());
+    w.transposed =
+        PackedWeights::pack_transposed(std::as_const(codes).view<E4M3, 2>(), scales.v2());
+    return;
+  }
+  Tensor rounded = Tensor::uninitialized(master.shape());
+  round_to_fp8_blocks(master.v2(), rounded.v2(), counts);
+  if (w.forward.defined()) {
+    w.forward.repack(rounded.v2());
+    w.transposed.repack_transposed(rounded.v2());
+  } else {
+    w.forward = PackedWeights::pack(std::as_const(rounded).v2(), WeightForm::Bf16);
+    w.transposed = PackedWeights::pack_transposed(std::as_const(rounded).v2(), WeightForm::Bf16);
+  }
 }
 
 using Pack = PackedWeights Weight::*;
@@ -111,23 +149,34 @@ void apply_transposed_grouped(std::span<const WeightOf<double>* const> w, View2<
 }
 
 Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& masters,
-                          Compute compute) {
-  if (compute == Compute::Fp8)
-    throw ConfigError("training with compute fp8 is not implemented; use bf16 or fp32");
+                          Compute compute, const TrainingForm& form) {
   MINKE_ASSERT(compute != Compute::Fp64);  // that is make_double_model
+  if (compute == Compute::Fp8 && !form.recompute.swiglu)
+    throw ConfigError(
+        "recompute.swiglu is false, but compute fp8 keeps SwiGLU's inputs in FP8 and computes its "
+        "output again; leave recompute.swiglu true");
   Model model;
   model.config = config;
   model.compute = compute;
+  model.recompute = form.recompute;
+  if (compute == Compute::Fp8) {
+    model.fp8 = form.fp8_scales;
+    if (form.fp8_statistics)
+      model.fp8_weights.resize(
+          static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers));
+  }
   set_position_constants(model);
   visit_pairs(config, masters, model.weights,
               [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
                 if (!is_matrix(spec.role)) {
                   w.dense = master.clone();
-                  return;
+                } else if (is_fp8(model, spec.role)) {
+                  pack_fp8(model, spec, master, w);
+                } else {
+                  const WeightForm packed = training_form(spec.role, compute);
+                  w.forward = PackedWeights::pack(master.v2(), packed);
+                  w.transposed = PackedWeights::pack_transposed(master.v2(), packed);
                 }
-                const WeightForm form = training_form(spec.role, compute);
-                w.forward = PackedWeights::pack(master.v2(), form);
-                w.transposed = PackedWeights::pack_transposed(master.v2(), form);
               });
   return model;
 }
@@ -145,14 +194,17 @@ ModelOf<double> make_double_model(const ModelConfig& config, ModelParameters<Ten
 }
 
 void refresh(Model& model, ModelParameters<Tensor>& masters) {
+  std::fill(model.fp8_weights.begin(), model.fp8_weights.end(), Fp8Counts{});
   visit_pairs(model.config, masters, model.weights,
               [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
                 if (!is_matrix(spec.role)) {
                   copy(as_row<float>(master), as_row<float>(w.dense));
-                  return;
+                } else if (is_fp8(model, spec.role)) {
+                  pack_fp8(model, spec, master, w);
+                } else {
+                  w.forward.repack(master.v2());
+                  w.transposed.repack_transposed(master.v2());
                 }
-                w.forward.repack(master.v2());
-                w.transposed.repack_transposed(master.v2());
               });
 }
 

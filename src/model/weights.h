@@ -4,6 +4,7 @@
 // and after products: float, or double for comparisons (`minke step`), where nothing is packed and
 // nothing is rounded. Inference is float. Names without a type (Model, MlaWeights) are of float.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "model/parameters.h"
@@ -15,10 +16,25 @@ namespace minke {
 //   Fp64   everything in double: ModelOf<double>, of training passes alone
 //   Fp32   weights dequantised to FP32
 //   Bf16   weights in BF16 (FP8 ones stay FP8 in memory), inputs rounded to BF16
-//   Fp8    weights and inputs of FP8 linears quantised (the official kernel); the others FP32
+//   Fp8    weights and inputs of FP8 linears quantised. Inference: the official kernel, the others
+//          FP32. Training: output gradients as well (model/operand.h), the others as in Bf16
 enum class Compute : std::uint8_t { Fp64, Fp32, Bf16, Fp8 };
 Compute parse_compute(std::string_view name);  // "fp64", "fp32", "bf16", "fp8"
 std::string_view name_of(Compute compute);
+
+// What B computes again instead of keeping it (the report, 3.2.3). Results have the same bits.
+struct Recompute {
+  bool rmsnorm = false;  // outputs of all norms
+  bool mla_up = false;   // queries, keys and values
+  bool swiglu = true;    // the product of both branches
+};
+
+// How training computes, beside Compute.
+struct TrainingForm {
+  ScaleForm fp8_scales = ScaleForm::PowerOfTwo;  // compute fp8
+  bool fp8_statistics = true;                    // count what quantising does
+  Recompute recompute;
+};
 
 template <class Real>
 struct WeightOf;
@@ -82,6 +98,10 @@ struct ModelOf {
   std::vector<Real> inv_freq;  // [R / 2]
   double softmax_scale = 0;
   double rotation_mscale = 1;
+  Recompute recompute;                 // in training
+  std::optional<ScaleForm> fp8;        // FP8 training: the scales of linears
+  std::vector<Fp8Counts> fp8_weights;  // of the linears of each layer, MTP modules after the
+                                       // others; empty without statistics
   Precision precision() const {
     return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;
   }
@@ -110,9 +130,12 @@ void apply_transposed_grouped(std::span<const WeightOf<double>* const> w, View2<
                               std::span<const Index> offsets, View2<double> dx,
                               Write write = Write::Overwrite);
 
-// From FP32 master weights for training: packed forward and transposed, in Fp32 or Bf16.
+// From FP32 master weights for training: packed forward and transposed, in Fp32 or Bf16. In Fp8 the
+// published FP8 weights (role Linear) are quantised in 128x128 blocks: power-of-two scales leave
+// them exact in form Bf16, FP32 scales pack their codes (E4m3). ConfigError for Fp8 without
+// recompute.swiglu: it keeps SwiGLU's inputs rounded, so that only B can compute its output again.
 Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& masters,
-                          Compute compute);
+                          Compute compute, const TrainingForm& form = {});
 // From masters in double.
 ModelOf<double> make_double_model(const ModelConfig& config, ModelParameters<Tensor>& masters);
 // Takes the masters again after an optimiser step, into the memory that is there.

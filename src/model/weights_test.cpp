@@ -13,10 +13,16 @@ namespace {
 TEST(Weights, RefreshEqualsPackingAnew) {
   const ModelConfig c = small_config();
   ModelParameters<Tensor> before = small_parameters(c, 1), after = small_parameters(c, 2);
-  for (Compute compute : {Compute::Fp32, Compute::Bf16}) {
-    Model refreshed = make_training_model(c, before, compute);
+  using Case = std::pair<Compute, ScaleForm>;
+  for (const auto& [compute, scales] :
+       {Case{Compute::Fp32, {}}, Case{Compute::Bf16, {}}, Case{Compute::Fp8, ScaleForm::Float},
+        Case{Compute::Fp8, ScaleForm::PowerOfTwo}}) {
+    TrainingForm form;
+    form.fp8_scales = scales;
+    Model refreshed = make_training_model(c, before, compute, form);
     refresh(refreshed, after);
-    Model fresh = make_training_model(c, after, compute);
+    Model fresh = make_training_model(c, after, compute, form);
+    EXPECT_EQ(refreshed.fp8_weights, fresh.fp8_weights);
     const auto a = list_parameters(c, refreshed.weights), b = list_parameters(c, fresh.weights);
     for (std::size_t i = 0; i < a.size(); ++i) {
       const Weight &x = *a[i].leaf, &y = *b[i].leaf;
@@ -42,9 +48,15 @@ TEST(Weights, ComputeNames) {
   for (Compute compute : {Compute::Fp32, Compute::Bf16, Compute::Fp8})
     EXPECT_EQ(parse_compute(name_of(compute)), compute);
   EXPECT_THROW(parse_compute("int4"), ConfigError);
+}
+
+TEST(Weights, Fp8NeedsSwigluComputedAgain) {
   const ModelConfig c = small_config();
   ModelParameters<Tensor> p = small_parameters(c);
-  EXPECT_THROW(make_training_model(c, p, Compute::Fp8), ConfigError);
+  TrainingForm keeps_it;
+  keeps_it.recompute.swiglu = false;
+  EXPECT_THROW(make_training_model(c, p, Compute::Fp8, keeps_it), ConfigError);
+  EXPECT_NO_THROW(make_training_model(c, p, Compute::Bf16, keeps_it));
 }
 
 }  // namespace

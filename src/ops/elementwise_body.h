@@ -1,14 +1,6 @@
 // Rows of the elementwise operations over vectors of lanes_body.h. Included inside a target region
 // after it, in the same anonymous namespace. All are bound by memory or by the exponential.
 
-// body(i, n) for pieces of kLanes elements, n < kLanes for the last one.
-template <class Body>
-MINKE_INLINE void each_piece(Index count, Body body) {
-  Index i = 0;
-  for (; i + kLanes <= count; i += kLanes) body(i, kLanes);
-  if (i < count) body(i, count - i);
-}
-
 // The sum of body(i, n) over pieces: four running vectors, added in a fixed order.
 template <class Body>
 MINKE_INLINE float sum_pieces(Index count, Body body) {

@@ -67,20 +67,17 @@ void run_tasks(Index n, double multiply_adds, FunctionRef<void(Index)> task) {
     parallel_for(n, task);
 }
 
-// x in E4M3.
-struct Codes {
-  Tensor codes, scales;  // [T, K], [T, ceil(K / kScale)]
-
-  explicit Codes(View2<const float> x)
-      : codes(Tensor::uninitialized(DType::F8_E4M3, {x.extent(0), x.extent(1)})),
-        scales(Tensor::uninitialized({x.extent(0), ceil_div(x.extent(1), kScale)})) {
-    quantize_rows(x, codes.view<E4M3, 2>(), scales.v2());
-  }
-};
+// x in E4M3, by inference's rule.
+Fp8Rows quantized(View2<const float> x) {
+  Fp8Rows rows{Tensor::uninitialized(DType::F8_E4M3, {x.extent(0), x.extent(1)}),
+               Tensor::uninitialized({x.extent(0), ceil_div(x.extent(1), kScale)})};
+  quantize_rows(x, rows.codes.view<E4M3, 2>(), rows.scales.v2());
+  return rows;
+}
 
 struct Task {
   const Product* product;
-  const Codes* codes;  // of x, for FP8
+  Fp8View codes;  // of x, or empty
   Index row, rows, column, columns;
 };
 
@@ -142,9 +139,25 @@ Index deep_for(const PackedWeights& w, Index rows) {
   return w.form() == WeightForm::Bf16 ? kDeepBf16 : kDeepE4m3;
 }
 
+// Rows of the task, [k, k + stretch) of them, as lanes.
+void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, float* to,
+               Index stride) {
+  if (t.codes.codes.empty()) {
+    const View2<const float> x = t.product->x;
+    kernels().rows[static_cast<int>(lanes)](
+        {x.data() + t.row * x.stride(0) + k, x.stride(0), t.rows, n, stretch, to, stride});
+    return;
+  }
+  const auto& [codes, scales] = t.codes;
+  kernels().code_rows[static_cast<int>(lanes)](
+      {reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0) + k,
+       codes.stride(0), t.rows, n, stretch, to, stride,
+       scales.data() + t.row * scales.stride(0) + k / kScale, scales.stride(0)});
+}
+
 void run(const Task& t, Write write) {
-  const auto& [x, weights, y] = *t.product;
-  const PackedWeights& w = *weights;
+  const PackedWeights& w = *t.product->w;
+  const View2<float> y = t.product->y;
   const Lanes lanes = lanes_for(w.form());
   // A few rows of codes that are widened first: only as many as stay in cache.
   const bool widens = w.form() == WeightForm::E4m3 && t.rows > kernels().e4m3_rows;
@@ -153,9 +166,7 @@ void run(const Task& t, Write write) {
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   for (Index k = 0; k < w.padded_k(); k += deep) {
     const Index stretch = std::min(deep, w.padded_k() - k);
-    kernels().rows[static_cast<int>(lanes)]({x.data() + t.row * x.stride(0) + k, x.stride(0),
-                                             t.rows, std::min(stretch, w.k() - k), stretch,
-                                             lanes_of_x, stride});
+    lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
     for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
       const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
       multiply_group(
@@ -169,18 +180,18 @@ void run(const Task& t, Write write) {
 
 // Sums of codes over kScale of K, times the scales of the row and of the block of weights.
 void run_fp8(const Task& t, Write write) {
-  const auto& [x, weights, y] = *t.product;
-  const PackedWeights& w = *weights;
+  const PackedWeights& w = *t.product->w;
+  const View2<float> y = t.product->y;
   const Index stride = padded_stride(kScale), sums_stride = kGroup * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   float* sums = sum_scratch.get<float>(t.rows * sums_stride);
-  const auto* codes = static_cast<const std::uint8_t*>(t.codes->codes.raw());
-  const View2<const float> scales = t.codes->scales.v2();
+  const auto& [codes, scales] = t.codes;
+  const auto* first = reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0);
   for (Index k = 0; k < w.padded_k(); k += kScale) {
     const Index stretch = std::min(kScale, w.padded_k() - k);
-    kernels().code_rows[static_cast<int>(kernels().bf16_lanes)](
-        codes + t.row * x.extent(1) + k, x.extent(1), t.rows, std::min(stretch, w.k() - k), stretch,
-        lanes_of_x, stride);
+    kernels().code_rows[static_cast<int>(kernels().bf16_lanes)]({first + k, codes.stride(0), t.rows,
+                                                                 std::min(stretch, w.k() - k),
+                                                                 stretch, lanes_of_x, stride});
     const float* row_scales = &scales(t.row, k / kScale);
     for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
       const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
@@ -222,20 +233,22 @@ const Kernels& kernels() {
 void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic) {
   Index row_blocks = 0;
   double work = 0;
-  for (const auto& [x, w, y] : products) {
-    row_blocks += ceil_div(x.extent(0), kRows);
-    work += static_cast<double>(std::max<Index>(x.extent(0), 16)) * w->n() * w->k();
+  for (const Product& p : products) {
+    const Index T = p.y.extent(0);
+    row_blocks += ceil_div(T, kRows);
+    work += static_cast<double>(std::max<Index>(T, 16)) * p.w->n() * p.w->k();
   }
   const Index pieces = ceil_div(4 * n_threads(), std::max<Index>(1, row_blocks));
-  std::vector<Codes> codes;
-  codes.reserve(products.size());
+  std::vector<Fp8Rows> made;
+  made.reserve(products.size());
   std::vector<Task> tasks;
   for (std::size_t i = 0; i < products.size(); ++i) {
-    const auto& [x, w, y] = products[i];
-    const Index T = x.extent(0);
+    const PackedWeights* w = products[i].w;
+    const Index T = products[i].y.extent(0);
     if (T == 0) continue;
-    if (arithmetic == Arithmetic::Fp8) codes.emplace_back(x);
-    const Codes* codes_of_x = codes.empty() ? nullptr : &codes.back();
+    Fp8View codes = products[i].x_codes;
+    if (arithmetic == Arithmetic::Fp8 && codes.codes.empty())
+      codes = made.emplace_back(quantized(products[i].x)).view();
     // Rows and groups of panels are shared out evenly; laying x out again for every range of
     // columns is kept below a few percent.
     const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(w->n(), kGroup * kPanel);
@@ -244,8 +257,8 @@ void multiply(std::span<const Product> products, Write write, Arithmetic arithme
     const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
     for (Index row = 0; row < T; row += rows)
       for (Index c = 0; c < w->n(); c += columns)
-        tasks.push_back({&products[i], codes_of_x, row, std::min(rows, T - row), c,
-                         std::min(columns, w->n() - c)});
+        tasks.push_back(
+            {&products[i], codes, row, std::min(rows, T - row), c, std::min(columns, w->n() - c)});
   }
   run_tasks(static_cast<Index>(tasks.size()), work, [&](Index i) {
     if (arithmetic == Arithmetic::Fp8)
@@ -262,10 +275,31 @@ struct GradientTask {
   Index row, rows, column, columns;  // of dw
 };
 
+// Where the sums of a stretch go: into dw, or beside it to be scaled.
+void finish_block(const GradientTask& t, Index tile, Index column, Block block, Lanes lanes) {
+  const Gradient& g = *t.gradient;
+  const bool scaled = !g.dy_scales.empty();
+  float* const dw = block.y;
+  if (scaled) {
+    block.y = sum_scratch.get<float>(t.rows * kGroup * kPanel);
+    block.y_stride = kGroup * kPanel;
+    block.add = false;
+  }
+  if (lanes == Lanes::F32)
+    kernels().multiply_f32(block);
+  else
+    kernels().multiply_bf16(block);
+  if (scaled)
+    kernels().add_outer_scaled(block.y, block.y_stride, &g.dy_scales(tile, t.row),
+                               &g.x_scales(tile, t.column + column), t.rows, block.columns, dw,
+                               g.dw.stride(0));
+}
+
 // dw [rows, columns] += dy^T x: stretches of T are laid out in cache, dy^T as rows, x as panels.
 void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
-  const auto& [dy, x, dw] = *t.gradient;
-  const Index T = x.extent(0), deep = std::min(kGradientDeep, round_up(T, kStep));
+  const auto& [dy, x, dw, dy_scales, x_scales] = *t.gradient;
+  const Index T = x.extent(0);
+  const Index deep = std::min(dy_scales.empty() ? kGradientDeep : kScale, round_up(T, kStep));
   const Index stride = padded_stride(lanes_of(lanes, deep));
   const Index panel_size = lanes_of(panel_lanes, deep) * kPanel;
   float* rows = x_scratch.get<float>(t.rows * stride);
@@ -292,10 +326,7 @@ void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
                         dw.data() + t.row * dw.stride(0) + t.column + c,
                         dw.stride(0),
                         true};
-      if (panel_lanes == Lanes::F32)
-        kernels().multiply_f32(block);
-      else
-        kernels().multiply_bf16(block);
+      finish_block(t, first / kScale, c, block, panel_lanes);
     }
   }
 }
@@ -308,10 +339,11 @@ void multiply_gradients(std::span<const Gradient> gradients, Precision precision
   const Lanes panel_lanes = bf16 ? Lanes::Pairs : Lanes::F32;
   double work = 0;
   Index blocks = 0;
-  for (const auto& [dy, x, dw] : gradients) {
-    work += static_cast<double>(x.extent(0)) * dw.size();
-    if (x.extent(0) > 0)
-      blocks += ceil_div(dw.extent(0), kGradientRows) * ceil_div(dw.extent(1), kGradientColumns);
+  for (const Gradient& g : gradients) {
+    work += static_cast<double>(g.x.extent(0)) * g.dw.size();
+    if (g.x.extent(0) > 0)
+      blocks +=
+          ceil_div(g.dw.extent(0), kGradientRows) * ceil_div(g.dw.extent(1), kGradientColumns);
   }
   // A lone small matrix is cut finer, so that every thread has a part.
   const Index cut = blocks < 2 * n_threads() ? 2 : 1;

@@ -54,6 +54,19 @@ struct Layout {
   bool past_cache = false;  // panels: too much to be kept in cache
 };
 
+// E4M3 codes to be laid out as rows of lanes, each kScale of a row times its scale where there are
+// scales: powers of two whose products with the codes are normal BF16 numbers.
+struct CodeLayout {
+  const std::uint8_t* codes;
+  Index stride;
+  Index rows, k;
+  Index padded_k;  // what lies beyond k becomes zero
+  void* to;
+  Index to_stride;                // lanes from one row to the next
+  const float* scales = nullptr;  // [rows][scale_stride]
+  Index scale_stride = 0;
+};
+
 struct Kernels {
   Lanes bf16_lanes;  // of x in forms Bf16 and E4m3: Rounded or Pairs
   void (*multiply_f32)(const Block&);
@@ -73,13 +86,16 @@ struct Kernels {
   void (*widen)(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to);
   // x [k], k <= kScale, to codes; the result is their scale.
   float (*quantize)(const float* x, Index k, std::uint8_t* codes);
-  // codes [rows][stride] of k <= kScale to rows of lanes of their values; Rounded or Pairs.
-  void (*code_rows[3])(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
-                       void* to, Index to_stride);
+  // To rows of lanes; Rounded or Pairs.
+  void (*code_rows[3])(const CodeLayout&);
   // y = (or +=) sums [rows, columns] * row_scales [rows][row_stride] * scale.
   void (*add_scaled)(const float* sums, Index sums_stride, const float* row_scales,
                      Index row_stride, float scale, Index rows, Index columns, float* y,
                      Index y_stride, bool add);
+  // y [rows, columns] += sums * row_scales [rows] * column_scales [columns].
+  void (*add_outer_scaled)(const float* sums, Index sums_stride, const float* row_scales,
+                           const float* column_scales, Index rows, Index columns, float* y,
+                           Index y_stride);
 };
 
 extern const Kernels kScalar;
@@ -100,16 +116,19 @@ constexpr Index code_position(Index p, Index n) {
 }
 
 struct Product {
-  View2<const float> x;
+  View2<const float> x;  // or, where it is empty, x_codes
   const PackedWeights* w;
   View2<float> y;
+  Fp8View x_codes = {};
 };
-enum class Arithmetic { OfForm, Fp8 };
+enum class Arithmetic { OfForm, Fp8 };  // Fp8: codes of x times those of w, scales every 128 of K
 void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic);
 
 struct Gradient {
   View2<const float> dy, x;
   View2<float> dw;
+  // Where given, of tiles of 128 tokens: [tiles, N] and [tiles, K]. Each tile's sums are scaled.
+  View2<const float> dy_scales = {}, x_scales = {};
 };
 void multiply_gradients(std::span<const Gradient> gradients, Precision precision);
 

@@ -135,18 +135,19 @@ void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
   }
 }
 
-void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
-               void* to, Index to_stride) {
-  for (Index r = 0; r < rows; ++r) {
-    float* row = static_cast<float*>(to) + r * to_stride;
-    for (Index i = 0; i < padded_k; i += kWidth) {
+void code_rows(const CodeLayout& f) {
+  for (Index r = 0; r < f.rows; ++r) {
+    float* row = static_cast<float*>(f.to) + r * f.to_stride;
+    const float* scales = f.scales ? f.scales + r * f.scale_stride : nullptr;
+    for (Index i = 0; i < f.padded_k; i += kWidth) {
       std::uint8_t last[kWidth] = {};
-      const std::uint8_t* from = codes + r * stride + i;
-      if (i + kWidth > k) {
-        for (Index j = 0; i + j < k; ++j) last[j] = from[j];
+      const std::uint8_t* from = f.codes + r * f.stride + i;
+      if (i + kWidth > f.k) {
+        for (Index j = 0; i + j < f.k; ++j) last[j] = from[j];
         from = last;
       }
-      store_all(row + i, values_of(from));
+      const Vec scale = _mm256_set1_ps(scales ? scales[i / kScale] : 1.0f);
+      store_all(row + i, _mm256_mul_ps(values_of(from), scale));
     }
   }
 }
@@ -165,6 +166,21 @@ void add_scaled(const float* sums, Index sums_stride, const float* row_scales, I
     }
 }
 
+void add_outer_scaled(const float* sums, Index sums_stride, const float* row_scales,
+                      const float* column_scales, Index rows, Index columns, float* y,
+                      Index y_stride) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; c += kWidth) {
+      const Index n = least(kWidth, columns - c);
+      const Vec row_scaled =
+          _mm256_mul_ps(load_some(sums + r * sums_stride + c, n), _mm256_set1_ps(row_scales[r]));
+      Vec value = _mm256_mul_ps(row_scaled, load_some(column_scales + c, n));
+      __asm__("" : "+x"(value));  // rounded here: not to be fused with the addition
+      float* to = y + r * y_stride + c;
+      store_some(to, _mm256_add_ps(load_some(to, n), value), n);
+    }
+}
+
 }  // namespace
 
 Kernels with_avx2(Kernels k) {
@@ -175,6 +191,7 @@ Kernels with_avx2(Kernels k) {
   k.widen = widen;
   k.code_rows[1] = code_rows;
   k.add_scaled = add_scaled;
+  k.add_outer_scaled = add_outer_scaled;
   return k;
 }
 

@@ -99,21 +99,31 @@ float quantize(const float* x, Index k, std::uint8_t* codes) {
   return scale;
 }
 
+// A number times 2^e is its bits plus e in the exponent, but for zero and NaN.
 template <Lanes kLanes>
-void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
-               void* to, Index to_stride) {
+void code_rows(const CodeLayout& f) {
   CodeTable table;
   table.set(1.0f);
-  for (Index r = 0; r < rows; ++r) {
-    float* row = static_cast<float*>(to) + r * to_stride;
-    for (Index i = 0; i < padded_k; i += 32) {
-      const Index n = within(k - i, 32);
+  const __m512i magnitude = _mm512_set1_epi16(0x7F);
+  for (Index r = 0; r < f.rows; ++r) {
+    float* row = static_cast<float*>(f.to) + r * f.to_stride;
+    const float* scales = f.scales ? f.scales + r * f.scale_stride : nullptr;
+    for (Index i = 0; i < f.padded_k; i += 32) {
+      const Index n = within(f.k - i, 32);
       const __mmask32 there = static_cast<__mmask32>((std::uint64_t{1} << n) - 1);
-      const __m256i c = _mm256_maskz_loadu_epi8(there, codes + r * stride + (n > 0 ? i : 0));
+      const __m256i c = _mm256_maskz_loadu_epi8(there, f.codes + r * f.stride + (n > 0 ? i : 0));
       const __m512i wide = _mm512_cvtepu8_epi16(c);
       const __m512i twice = _mm512_or_si512(wide, _mm512_slli_epi16(wide, 8));
-      const __m512i bf16 = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAull, table.low_bytes(twice),
-                                                  table.high_bytes(twice));
+      __m512i bf16 = _mm512_mask_blend_epi8(0xAAAAAAAAAAAAAAAAull, table.low_bytes(twice),
+                                            table.high_bytes(twice));
+      if (scales) {
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(scales[i / kScale]);
+        const __m512i exponent = _mm512_set1_epi16(static_cast<short>((bits >> 16) - 0x3F80));
+        const __m512i m = _mm512_and_si512(wide, magnitude);
+        const __mmask32 number =
+            _mm512_test_epi16_mask(m, m) & _mm512_cmpneq_epi16_mask(m, magnitude);
+        bf16 = _mm512_mask_add_epi16(bf16, number, bf16, exponent);
+      }
       if constexpr (kLanes == Lanes::Pairs) {
         store_all(row + i / 2, as_floats(bf16));
       } else {
@@ -140,6 +150,21 @@ void add_scaled(const float* sums, Index sums_stride, const float* row_scales, I
     }
 }
 
+void add_outer_scaled(const float* sums, Index sums_stride, const float* row_scales,
+                      const float* column_scales, Index rows, Index columns, float* y,
+                      Index y_stride) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; c += kWidth) {
+      const Index n = least(kWidth, columns - c);
+      const Vec row_scaled =
+          _mm512_mul_ps(load_some(sums + r * sums_stride + c, n), _mm512_set1_ps(row_scales[r]));
+      Vec value = _mm512_mul_ps(row_scaled, load_some(column_scales + c, n));
+      __asm__("" : "+v"(value));  // rounded here: not to be fused with the addition
+      float* to = y + r * y_stride + c;
+      store_some(to, _mm512_add_ps(load_some(to, n), value), n);
+    }
+}
+
 }  // namespace
 
 Kernels with_avx512(Kernels k) {
@@ -154,6 +179,7 @@ Kernels with_avx512(Kernels k) {
   k.code_rows[1] = code_rows<Lanes::Rounded>;
   k.code_rows[2] = code_rows<Lanes::Pairs>;
   k.add_scaled = add_scaled;
+  k.add_outer_scaled = add_outer_scaled;
   return k;
 }
 

@@ -92,16 +92,15 @@ float quantize(const float* x, Index k, std::uint8_t* codes) {
   return scale;
 }
 
-void code_rows(const std::uint8_t* codes, Index stride, Index rows, Index k, Index padded_k,
-               void* to, Index to_stride) {
-  for (Index r = 0; r < rows; ++r) {
-    float* row = static_cast<float*>(to) + r * to_stride;
-    for (Index i = 0; i < k; ++i) {
+void code_rows(const CodeLayout& f) {
+  for (Index r = 0; r < f.rows; ++r) {
+    float* row = static_cast<float*>(f.to) + r * f.to_stride;
+    for (Index i = 0; i < f.k; ++i) {
       E4M3 code;
-      code.code = codes[r * stride + i];
-      row[i] = code;
+      code.code = f.codes[r * f.stride + i];
+      row[i] = float(code) * (f.scales ? f.scales[r * f.scale_stride + i / kScale] : 1.0f);
     }
-    std::fill(row + k, row + padded_k, 0.0f);
+    std::fill(row + f.k, row + f.padded_k, 0.0f);
   }
 }
 
@@ -111,6 +110,16 @@ void add_scaled(const float* sums, Index sums_stride, const float* row_scales, I
     for (Index c = 0; c < columns; ++c) {
       const float value = sums[r * sums_stride + c] * row_scales[r * row_stride] * scale;
       y[r * y_stride + c] = add ? y[r * y_stride + c] + value : value;
+    }
+}
+
+void add_outer_scaled(const float* sums, Index sums_stride, const float* row_scales,
+                      const float* column_scales, Index rows, Index columns, float* y,
+                      Index y_stride) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < columns; ++c) {
+      const float value = sums[r * sums_stride + c] * row_scales[r] * column_scales[c];
+      y[r * y_stride + c] = y[r * y_stride + c] + value;
     }
 }
 
@@ -132,6 +141,7 @@ const Kernels kScalar = {
     quantize,
     {nullptr, code_rows, nullptr},
     add_scaled,
+    add_outer_scaled,
 };
 
 }  // namespace minke::gemm

@@ -117,7 +117,8 @@ PanelLayout layout_of(const PackedWeights& w) {
 }
 
 void run(const Task& t, Write write) {
-  const auto& [x, w, y] = *t.product;
+  const PackedWeights* w = t.product->w;
+  const View2<float> y = t.product->y;
   const PanelLayout layout = layout_of(*w);
   const auto* panels = static_cast<const std::uint8_t*>(w->panels());
   constexpr Index kColumns = kPanelsAtOnce * kPanel;
@@ -130,14 +131,15 @@ void run(const Task& t, Write write) {
 }  // namespace
 
 void multiply(std::span<const gemm::Product> products, Write write) {
-  std::vector<Quantized> rows;
-  rows.reserve(products.size());
+  std::vector<Quantized> quantized;
+  quantized.reserve(products.size());
   std::vector<Task> tasks;
   double work = 0;
   Index row_blocks = 0;
-  for (const auto& [x, w, y] : products) {
-    row_blocks += (x.extent(0) + kRowsOfTask - 1) / kRowsOfTask;
-    work += static_cast<double>(std::max<Index>(x.extent(0), 8)) * w->n() * w->k();
+  for (const gemm::Product& product : products) {
+    const Index rows = product.x.extent(0);
+    row_blocks += (rows + kRowsOfTask - 1) / kRowsOfTask;
+    work += static_cast<double>(std::max<Index>(rows, 8)) * product.w->n() * product.w->k();
   }
   // About four pieces a thread.
   const Index ranges = (4 * n_threads() + row_blocks - 1) / std::max<Index>(1, row_blocks);
@@ -145,13 +147,13 @@ void multiply(std::span<const gemm::Product> products, Write write) {
   for (const gemm::Product& product : products) {
     const Index T = product.x.extent(0), N = product.w->n();
     if (T == 0) continue;
-    rows.emplace_back(product.x, layout_of(*product.w));
+    quantized.emplace_back(product.x, layout_of(*product.w));
     const Index blocks = (N + kColumns - 1) / kColumns;
     const Index columns =
         (blocks + std::min(ranges, blocks) - 1) / std::min(ranges, blocks) * kColumns;
     for (Index row = 0; row < T; row += kRowsOfTask)
       for (Index c = 0; c < N; c += columns)
-        tasks.push_back({&product, &rows.back(), row, std::min(kRowsOfTask, T - row), c,
+        tasks.push_back({&product, &quantized.back(), row, std::min(kRowsOfTask, T - row), c,
                          std::min(columns, N - c)});
   }
   const auto task = [&](Index i) { run(tasks[static_cast<std::size_t>(i)], write); };

@@ -314,7 +314,15 @@ MINKE_INLINE double sum(const DoubleSum& s) {
 
 constexpr float kInfinity = __builtin_inff();
 
-// body(i, n) over [0, count): n is kLanes but at the end. `load_at` and `store_at` follow n.
+// body(i, n) for pieces of kLanes elements, n < kLanes for the last one.
+template <class Body>
+MINKE_INLINE void each_piece(Index count, Body body) {
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i, kLanes);
+  if (i < count) body(i, count - i);
+}
+
+// What a piece loads and stores.
 template <class T>
 MINKE_INLINE Vec load_at(const T* p, Index n) {
   return n == kLanes ? load(p) : load_some(p, n);

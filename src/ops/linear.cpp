@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/threads.h"
 #include "ops/gemm.h"
 #include "ops/int4_weights.h"
@@ -11,7 +13,8 @@ namespace {
 
 constexpr Index kRowGrain = 16;  // rows of a piece of work in double
 
-void check_product(View2<const float> x, const PackedWeights& w, View2<float> y) {
+template <class T>
+void check_product(View2<const T> x, const PackedWeights& w, View2<float> y) {
   if (x.extent(1) != w.k() || y.extent(1) != w.n() || x.extent(0) != y.extent(0))
     throw ShapeError(fmt::format(
         "a product of x [{}, {}] and weights [{}, {}] into y [{}, {}]: x needs a column for each "
@@ -53,21 +56,44 @@ void multiply_products(std::span<const gemm::Product> products, Write write,
   gemm::multiply(products, write, arithmetic);
 }
 
-void multiply_grouped(View2<const float> x, std::span<const Index> offsets,
+gemm::Product rows_of(View2<const float> x, const PackedWeights& w, View2<float> y, Index first,
+                      Index rows) {
+  check_product(x.rows(first, rows), w, y.rows(first, rows));
+  return {x.rows(first, rows), &w, y.rows(first, rows)};
+}
+
+gemm::Product rows_of(const Fp8View& x, const PackedWeights& w, View2<float> y, Index first,
+                      Index rows) {
+  check_product(x.codes.rows(first, rows), w, y.rows(first, rows));
+  if (w.form() == WeightForm::F32 || w.form() == WeightForm::Int4)
+    throw ShapeError("a product of FP8 rows needs weights in form Bf16 or E4m3");
+  MINKE_ASSERT(w.form() == WeightForm::E4m3 || powers_of_two(x.scales));
+  return {{}, &w, y.rows(first, rows), x.rows(first, rows)};
+}
+
+template <class Rows>
+void multiply_grouped(const Rows& x, Index n_rows, std::span<const Index> offsets,
                       std::span<const PackedWeights* const> w, View2<float> y, Write write,
                       gemm::Arithmetic arithmetic) {
-  check_offsets(offsets, w.size(), x.extent(0));
+  check_offsets(offsets, w.size(), n_rows);
   std::vector<gemm::Product> products;
   products.reserve(w.size());
   for (std::size_t e = 0; e < w.size(); ++e) {
     const Index first = offsets[e], rows = offsets[e + 1] - first;
     if (rows == 0) continue;
-    const gemm::Product product{x.rows(first, rows), w[e], y.rows(first, rows)};
-    check_product(product.x, *w[e], product.y);
+    products.push_back(rows_of(x, *w[e], y, first, rows));
     if (arithmetic == gemm::Arithmetic::Fp8) check_codes(*w[e]);
-    products.push_back(product);
   }
   multiply_products(products, write, arithmetic);
+}
+
+gemm::Arithmetic arithmetic_of(const PackedWeights& w) {
+  return w.form() == WeightForm::E4m3 ? gemm::Arithmetic::Fp8 : gemm::Arithmetic::OfForm;
+}
+
+// The tiles from `tile` on; nothing where scales are in the values.
+View2<const float> tile_scales(const Fp8Columns& columns, Index tile, Index tiles) {
+  return columns.scales.defined() ? columns.scales.v2().rows(tile, tiles) : View2<const float>{};
 }
 
 }  // namespace
@@ -87,12 +113,47 @@ void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y, Wr
 
 void linear_grouped(View2<const float> x, std::span<const Index> offsets,
                     std::span<const PackedWeights* const> w, View2<float> y, Write write) {
-  multiply_grouped(x, offsets, w, y, write, gemm::Arithmetic::OfForm);
+  multiply_grouped(x, x.extent(0), offsets, w, y, write, gemm::Arithmetic::OfForm);
 }
 
 void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
                         std::span<const PackedWeights* const> w, View2<float> y, Write write) {
-  multiply_grouped(x, offsets, w, y, write, gemm::Arithmetic::Fp8);
+  multiply_grouped(x, x.extent(0), offsets, w, y, write, gemm::Arithmetic::Fp8);
+}
+
+void linear(const Fp8View& x, const PackedWeights& w, View2<float> y, Write write) {
+  const gemm::Product product = rows_of(x, w, y, 0, x.codes.extent(0));
+  gemm::multiply({&product, 1}, write, arithmetic_of(w));
+}
+
+void linear_grouped(const Fp8View& x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y, Write write) {
+  if (!w.empty())
+    multiply_grouped(x, x.codes.extent(0), offsets, w, y, write, arithmetic_of(*w.front()));
+}
+
+void linear_weight_gradient(const Fp8Columns& dy, const Fp8Columns& x, View2<float> dw) {
+  const Index offsets[] = {0, x.values.extent(0)};
+  linear_weight_gradient_grouped(dy, x, offsets, {&dw, 1});
+}
+
+void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw) {
+  check_offsets(offsets, dw.size(), x.values.extent(0));
+  std::vector<gemm::Gradient> gradients;
+  gradients.reserve(dw.size());
+  Index tile = 0;
+  for (std::size_t e = 0; e < dw.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    if (rows == 0) continue;
+    const Index tiles = block_count(rows, kFp8Tile);
+    gradients.push_back({dy.values.v2().rows(first, rows), x.values.v2().rows(first, rows), dw[e],
+                         tile_scales(dy, tile, tiles), tile_scales(x, tile, tiles)});
+    check_gradient<float>(gradients.back().dy, gradients.back().x, dw[e]);
+    tile += tiles;
+  }
+  gemm::multiply_gradients(gradients, Precision::Bf16);
 }
 
 void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
@@ -146,6 +207,17 @@ void linear_weight_gradient(View2<const T> dy, View2<const T> x, View2<T> dw) {
   for (Index n = 0; n < dw.extent(0); ++n)
     for (Index k = 0; k < dw.extent(1); ++k)
       for (Index t = 0; t < x.extent(0); ++t) dw(n, k) += dy(t, n) * x(t, k);
+}
+
+void linear_fp8(const Fp8View& x, const Fp8View& w, View2<float> y) {
+  for (Index t = 0; t < y.extent(0); ++t)
+    for (Index n = 0; n < y.extent(1); ++n)
+      for (Index k = 0; k < x.codes.extent(1); k += kFp8Tile) {
+        float sum = 0;
+        for (Index i = k; i < std::min(k + kFp8Tile, x.codes.extent(1)); ++i)
+          sum += float(x.codes(t, i)) * float(w.codes(n, i));
+        y(t, n) += sum * x.scales(t, k / kFp8Tile) * w.scales(n / kFp8Tile, k / kFp8Tile);
+      }
 }
 
 template void linear(View2<const float>, View2<const float>, View2<float>, Write);

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "ops/fp8_tiles.h"
 #include "tensor/tensor.h"
 
 namespace minke {
@@ -37,6 +38,7 @@ class PackedWeights {
   // packed I32 [N, ceil(K / 8)], scales [N, ceil(K / group)] as in tensor/int4_groups.h. Form Int4.
   static PackedWeights pack_int4(View2<const std::int32_t> packed, View2<const BF16> scales,
                                  Index k, Index group);
+  static PackedWeights pack_transposed(View2<const E4M3> codes, View2<const float> scales);
 
   // Packs again into the memory that is there (after an optimiser step). Same extents and form.
   void repack(View2<const float> w);
@@ -83,6 +85,23 @@ void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
                         std::span<const PackedWeights* const> w, View2<float> y,
                         Write write = Write::Overwrite);
 
+// FP8 training: x in tiles of 1x128 (ops/fp8_tiles.h). The form of W says how it is multiplied:
+//   Bf16   power-of-two scales on both sides. code * scale is exact in BF16 (that of W was packed
+//          so), products are exact in FP32, and only their sum over all of K rounds.
+//   E4m3   FP32 scales: the arithmetic of linear_fp8, per 128 of K.
+void linear(const Fp8View& x, const PackedWeights& w, View2<float> y,
+            Write write = Write::Overwrite);
+void linear_grouped(const Fp8View& x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y,
+                    Write write = Write::Overwrite);
+
+// dw [N, K] += dy^T x, both in tiles of 128x1: as above, per 128 tokens where there are scales.
+void linear_weight_gradient(const Fp8Columns& dy, const Fp8Columns& x, View2<float> dw);
+// `offsets` are those of the tiles.
+void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw);
+
 // dw [N, K] += dy [T, N]^T x [T, K].
 void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
                             Precision precision);
@@ -110,6 +129,11 @@ template <class T>
 void linear_backward_input(View2<const T> dy, View2<const T> w, View2<T> dx, Write write);
 template <class T>
 void linear_weight_gradient(View2<const T> dy, View2<const T> x, View2<T> dw);
+
+// y [T, N] += sum over tiles of 128 of (sum of products of codes, in FP32) times both scales: x
+// [T, K] with scales [T, tiles], w [N, K] with scales [block of N, tiles]. Where all scales are
+// powers of two it differs from `linear` of the dequantised operands in the sums' roundings alone.
+void linear_fp8(const Fp8View& x, const Fp8View& w, View2<float> y);
 }  // namespace reference
 
 }  // namespace minke

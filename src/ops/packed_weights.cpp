@@ -172,4 +172,20 @@ PackedWeights PackedWeights::pack(View2<const E4M3> codes, View2<const float> sc
   return packed;
 }
 
+PackedWeights PackedWeights::pack_transposed(View2<const E4M3> codes, View2<const float> scales) {
+  Tensor turned = Tensor::uninitialized<E4M3>({codes.extent(1), codes.extent(0)});
+  Tensor turned_scales = Tensor::uninitialized({scales.extent(1), scales.extent(0)});
+  const View2<E4M3> to = turned.view<E4M3, 2>();
+  // By columns of the result's blocks, so that a block's lines stay in cache.
+  for_panels(codes.extent(1), codes.extent(0), [&](Index first, Index last) {
+    const Index end = std::min(last * kPanel, codes.extent(1));
+    for (Index r = 0; r < codes.extent(0); ++r)
+      for (Index c = first * kPanel; c < end; ++c)
+        to.data()[c * to.stride(0) + r] = codes.data()[r * codes.stride(0) + c];
+  });
+  for (Index r = 0; r < scales.extent(0); ++r)
+    for (Index c = 0; c < scales.extent(1); ++c) turned_scales.v2()(c, r) = scales(r, c);
+  return pack(View2<const E4M3>(to), View2<const float>(turned_scales.v2()));
+}
+
 }  // namespace minke

@@ -142,6 +142,9 @@ MINKE_INSTANTIATE(double)
 
 }  // namespace reference
 
+void gather_tokens(View2<const E4M3> x, const ExpertOrder& order, View2<E4M3> rows) {
+  gather(x, order, rows);
+}
 void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows) {
   gather(x, order, rows);
 }

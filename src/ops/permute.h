@@ -21,6 +21,7 @@ ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts);
 
 // x [T, D] -> rows [T * K, D]: rows[r] = x[order.token[r]].
 void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows);
+void gather_tokens(View2<const E4M3> x, const ExpertOrder& order, View2<E4M3> rows);
 
 // y[t] += sum_k weights[t, k] rows[row(t, k)], k rising.
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <limits>
@@ -88,6 +89,8 @@ class Kept {
                              static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
 };
 
+std::atomic<std::size_t> live_bytes{0};
+
 // Never destroyed: tensors in static objects may be freed after it would be.
 Kept& kept() {
   static Kept* instance = new Kept;
@@ -99,19 +102,20 @@ Kept& kept() {
 void* allocate_block(std::size_t bytes) {
   if (bytes >= kImpossible) throw std::bad_alloc();
   const std::size_t size = size_class(bytes);
-  if (kKeep && size >= kLarge)
-    if (void* block = kept().take(size)) return block;
-  void* block = from_system(size);
+  void* block = kKeep && size >= kLarge ? kept().take(size) : nullptr;
+  if (!block) block = from_system(size);
   if (!block) {
     kept().release();
     block = from_system(size);
   }
   if (!block) throw std::bad_alloc();
+  live_bytes.fetch_add(bytes, std::memory_order_relaxed);
   return block;
 }
 
 void free_block(void* block, std::size_t bytes) noexcept {
   const std::size_t size = size_class(bytes);
+  if (block) live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
   if (!block || (kKeep && size >= kLarge && kept().keep(block, size))) return;
   std::free(block);
 }
@@ -129,6 +133,10 @@ void keep_freed_memory() noexcept {
 }
 std::size_t kept_block_bytes() noexcept {
   return kept().bytes();
+}
+
+std::size_t live_block_bytes() noexcept {
+  return live_bytes.load(std::memory_order_relaxed);
 }
 
 }  // namespace minke

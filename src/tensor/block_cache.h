@@ -21,4 +21,7 @@ void keep_freed_memory() noexcept;
 // Bytes kept for later.
 std::size_t kept_block_bytes() noexcept;
 
+// Bytes given out and not yet freed, as asked for.
+std::size_t live_block_bytes() noexcept;
+
 }  // namespace minke

@@ -160,11 +160,13 @@ class Run {
     const Compute compute = parse_compute(recipe_.compute);
     if (recipe_.init_from.empty()) {
       const ModelConfig config = recipe_.new_model(tokenizer_);
-      state_ = begin_training(config, initial_parameters(config, recipe_.seed), moments, compute);
+      state_ = begin_training(config, initial_parameters(config, recipe_.seed), moments, compute,
+                              recipe_.training_form());
     } else {
       ModelConfig config;
       ModelParameters<Tensor> masters = load_masters(recipe_.init_from, config);
-      state_ = begin_training(config, std::move(masters), moments, compute);
+      state_ =
+          begin_training(config, std::move(masters), moments, compute, recipe_.training_form());
     }
   }
 
@@ -176,7 +178,7 @@ class Run {
       throw FormatError(fmt::format("{}: 'recipe' or 'data' is missing", file.string()));
     for (const std::string& change : recipe_changes(record["recipe"], recipe_))
       log_warning(fmt::format("going on with {}", change));
-    state_ = load_checkpoint(path, parse_compute(recipe_.compute));
+    state_ = load_checkpoint(path, parse_compute(recipe_.compute), recipe_.training_form());
     source_.set_position(data_position_from_json(nlohmann::json(record["data"]), file.string()));
     if (record.contains("held_out") && record["held_out"].is_number())
       held_out_ = record["held_out"].get<double>();

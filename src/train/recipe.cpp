@@ -34,6 +34,8 @@ void check(const Recipe& r, const std::string& where) {
   if (r.data.micro_batch > r.data.batch_size)
     refuse(fmt::format("data.micro_batch is {}, but must be at most data.batch_size = {}",
                        r.data.micro_batch, r.data.batch_size));
+  if (r.compute == "fp8" && !r.recompute.swiglu)
+    refuse("recompute.swiglu is false, but must be true with compute fp8");
   if (r.checkpoint.every == 0 && r.checkpoint.minutes == 0)
     refuse("checkpoint.every and checkpoint.minutes are both 0, but one must be above 0");
   constexpr Index most = Index{1} << 31;
@@ -172,35 +174,12 @@ std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, 
   return changes;
 }
 
-TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
-  const auto n = static_cast<double>(count_parameters(c).total);
-  const bool bf16 = recipe.compute == "bf16";
-  TrainingMemory m;
-  m.masters = 4 * n;
-  m.gradients = 4 * n;
-  m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
-  m.products = 2 * (bf16 ? 2 : 4) * n;  // packed twice: for y = x W^T and for dx = dy W
-  // What a block keeps for its backward pass, in FP32 elements a token: both norms' inputs and
-  // outputs, the latents, queries, keys and values, attention's output, and of each chosen expert
-  // its gate and up projections, its row and its output.
-  const double D = static_cast<double>(c.hidden_size),
-               H = static_cast<double>(c.num_attention_heads);
-  const double attention = static_cast<double>(c.q_lora_rank.value_or(0) + c.cache_row()) * 2 +
-                           H * static_cast<double>(2 * c.qk_head_dim() + 2 * c.v_head_dim);
-  const double F = static_cast<double>(c.moe_intermediate_size);
-  const double K = static_cast<double>(c.num_experts_per_tok);
-  const double S = static_cast<double>(c.shared_width());
-  double per_token = 0;
-  for (Index i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i)
-    per_token +=
-        4 * D + attention +
-        (c.is_moe(i) ? K * (2 * F + 2 * D) + 2 * S : 2 * static_cast<double>(c.intermediate_size));
-  const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
-  const double tokens = static_cast<double>(rows * recipe.data.sequence_length);
-  m.activations = 4 * tokens * per_token +
-                  4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size) +
-                  4 * static_cast<double>(recipe.tokens_per_step());  // the ids of the whole batch
-  return m;
+TrainingForm Recipe::training_form() const {
+  TrainingForm form;
+  form.fp8_scales = fp8.scales == "float" ? ScaleForm::Float : ScaleForm::PowerOfTwo;
+  form.fp8_statistics = fp8.statistics;
+  form.recompute = {recompute.rmsnorm, recompute.mla_up, recompute.swiglu};
+  return form;
 }
 
 }  // namespace minke

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/options.h"
-#include "model/config.h"
+#include "model/weights.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
 
@@ -130,6 +130,32 @@ struct CheckpointRecipe {
   }
 };
 
+// How products are computed with compute fp8 (the report, 3.3).
+struct Fp8Recipe {
+  std::string scales = "power_of_two";
+  bool statistics = true;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("scales", scales,
+          "of tiles and blocks: powers of two, the fastest, or FP32 as the report",
+          one_of({"power_of_two", "float"}));
+    field("statistics", statistics, "count clipped values and those that become zero, by layer");
+  }
+};
+
+// What the backward pass computes again (the report, 3.2.3): less memory, the same results.
+struct RecomputeRecipe {
+  bool rmsnorm = false, mla_up = false, swiglu = true;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("rmsnorm", rmsnorm, "outputs of norms");
+    field("mla_up", mla_up, "queries, keys and values from their latents");
+    field("swiglu", swiglu, "the output of SwiGLU; always so with compute fp8");
+  }
+};
+
 struct Recipe {
   std::string out;
   std::string init_from;
@@ -143,6 +169,8 @@ struct Recipe {
   LossRecipe loss;
   CheckpointRecipe checkpoint;
   bool tensorboard = true;
+  Fp8Recipe fp8;
+  RecomputeRecipe recompute;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -151,7 +179,7 @@ struct Recipe {
     field("steps", steps, "steps of the whole run", at_least(0));
     field("tokens", tokens, "or its tokens, rounded up to whole steps", at_least(0));
     field("seed", seed, "of the new weights and of the order of documents");
-    field("compute", compute, "arithmetic of products", one_of({"bf16", "fp32"}));
+    field("compute", compute, "arithmetic of products", one_of({"bf16", "fp8", "fp32"}));
     field("eval_every", eval_every, "steps between held-out losses; 0: at the end alone",
           at_least(0));
     field("model", model, "the model");
@@ -160,6 +188,8 @@ struct Recipe {
     field("loss", loss, "factors of the losses, and of the router's bias update");
     field("checkpoint", checkpoint, "when to write checkpoints");
     field("tensorboard", tensorboard, "write event files for TensorBoard beside metrics.jsonl");
+    field("fp8", fp8, "compute fp8");
+    field("recompute", recompute, "what the backward pass computes again instead of keeping it");
   }
 
   // From a file, then NAME=VALUE settings, then checked. ConfigError, FormatError or IoError naming
@@ -171,6 +201,7 @@ struct Recipe {
   LrSchedule schedule() const;
   OptimizerSettings optimizer_settings(std::int64_t step) const;  // of update number step + 1
   ModelConfig new_model(const Tokenizer& tokenizer) const;
+  TrainingForm training_form() const;
   // ConfigError when rows are longer than the model's context or the tokenizer has more ids.
   void check_model(const ModelConfig& config, const Tokenizer& tokenizer) const;
 };
@@ -181,11 +212,20 @@ struct Recipe {
 // returned, each as "optimizer.lr 0.001 instead of 0.002".
 std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today);
 
-// Memory of a run in bytes, weights and states exact, activations of a micro-batch estimated.
+// Memory of a run in bytes (train/training_memory.cpp). States and weights are exact; `activations`
+// are what a micro-batch keeps for its backward pass, within some percent, and its logits.
 struct TrainingMemory {
   double masters = 0, gradients = 0, moments = 0, products = 0, activations = 0;
   double total() const { return masters + gradients + moments + products + activations; }
 };
 TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config);
+
+// Bytes that a token keeps in all layers for the backward pass, in the recipe's compute and with
+// its recomputation; and what each setting of recompute saves (or would) of the bytes without it.
+double saved_bytes_per_token(const Recipe& recipe, const ModelConfig& config);
+struct RecomputeSavings {
+  double rmsnorm = 0, mla_up = 0, swiglu = 0;  // bytes of a token
+};
+RecomputeSavings recompute_savings(const Recipe& recipe, const ModelConfig& config);
 
 }  // namespace minke

@@ -43,7 +43,7 @@ struct StepSettings {
     field("mtp_lambda", mtp_lambda, "factor of the multi-token prediction loss", at_least(0));
     field("moments", moments, "element type of AdamW's moments", one_of({"bf16", "fp32", "fp64"}));
     field("compute", compute, "fp64: everything in double; else the arithmetic of products",
-          one_of({"bf16", "fp32", "fp64"}));
+          one_of({"bf16", "fp8", "fp32", "fp64"}));
   }
 
   // Every key but moments and compute must be there. ConfigError naming file and key.

@@ -84,7 +84,7 @@ std::vector<std::string> names_in(const fs::path& directory) {
 }  // namespace
 
 TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
-                          MomentType moments, Compute compute) {
+                          MomentType moments, Compute compute, const TrainingForm& form) {
   if (moments == MomentType::Fp64)
     throw ConfigError("moments in fp64 need compute fp64; use bf16 or fp32");
   TrainState state;
@@ -92,7 +92,7 @@ TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> mas
   state.masters = std::move(masters);
   state.moments = zero_moments(config, moments);
   state.gradients = zero_parameters(config);
-  state.model = make_training_model(config, state.masters, compute);
+  state.model = make_training_model(config, state.masters, compute, form);
   return state;
 }
 
@@ -140,13 +140,13 @@ nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
   return record;
 }
 
-TrainState load_checkpoint(const fs::path& directory, Compute compute) {
+TrainState load_checkpoint(const fs::path& directory, Compute compute, const TrainingForm& form) {
   const nlohmann::ordered_json record = read_checkpoint_record(directory);
   ModelConfig config;
   ModelParameters<Tensor> masters = load_masters(directory, config);
-  TrainState state =
-      begin_training(config, std::move(masters),
-                     parse_moment_type(record["moments"].get_ref<const std::string&>()), compute);
+  TrainState state = begin_training(
+      config, std::move(masters),
+      parse_moment_type(record["moments"].get_ref<const std::string&>()), compute, form);
   load_moments(directory / kOptimizerFile, config, state.moments);
   state.step = record["step"].get<std::int64_t>();
   return state;

@@ -33,7 +33,7 @@ using TrainState = TrainStateOf<float>;
 // Step 0 from FP32 masters: zero moments and gradients, weights packed for `compute`. ConfigError
 // for moments in FP64.
 TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> masters,
-                          MomentType moments, Compute compute);
+                          MomentType moments, Compute compute, const TrainingForm& form = {});
 // The same in double, which the masters are widened to.
 TrainStateOf<double> begin_double_training(const ModelConfig& config,
                                            ModelParameters<Tensor> masters, MomentType moments);
@@ -47,7 +47,8 @@ void save_checkpoint(const std::filesystem::path& target, TrainState& state,
 // The record of save_checkpoint. FormatError when it is not one.
 nlohmann::ordered_json read_checkpoint_record(const std::filesystem::path& directory);
 // The state of save_checkpoint, bit for bit. FormatError naming file and tensor.
-TrainState load_checkpoint(const std::filesystem::path& directory, Compute compute);
+TrainState load_checkpoint(const std::filesystem::path& directory, Compute compute,
+                           const TrainingForm& form = {});
 
 // The checkpoints of a run: DIR/step-N. Removing one is safe against being killed, too.
 class CheckpointDirectory {

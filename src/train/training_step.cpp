@@ -21,6 +21,10 @@ void add(const PassResult& part, PassResult& sum) {
     layer.balance = {};
     layer.scores = {};
   }
+  for (std::size_t i = 0; i < sum.fp8.size(); ++i) {
+    sum.fp8[i].counts.x += part.fp8[i].counts.x;
+    sum.fp8[i].counts.dy += part.fp8[i].counts.dy;
+  }
 }
 
 }  // namespace

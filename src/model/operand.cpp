@@ -1,0 +1,166 @@
+#include "model/operand.h"
+
+namespace minke {
+namespace {
+
+template <class Real>
+bool quantises(const ModelOf<Real>& model) {
+  return model.fp8.has_value();
+}
+
+Index rows_of(const Operand& x) {
+  return x.fp8 ? x.fp8->codes.extent(0) : x.values->extent(0);
+}
+
+std::vector<const PackedWeights*> packs(std::span<const Weight* const> w,
+                                        PackedWeights Weight::*pack) {
+  std::vector<const PackedWeights*> all;
+  all.reserve(w.size());
+  for (const Weight* weight : w) all.push_back(&(weight->*pack));
+  return all;
+}
+
+}  // namespace
+
+template <class Real>
+Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (quantises(model))
+      return {nullptr, std::make_shared<const Fp8Rows>(fp8_rows(x->v2(), *model.fp8, counts))};
+  return {std::move(x), nullptr};
+}
+
+template <class Real>
+void apply(const WeightOf<Real>& w, const Operand& x, View2<Real> y, Write write) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (x.fp8) return linear(x.fp8->view(), w.forward, y, write);
+  apply(w, x.values->v2<Real>(), y, write);
+}
+
+template <class Real>
+void apply_transposed(const WeightOf<Real>& w, const Operand& dy, View2<Real> dx, Write write) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (dy.fp8) return linear(dy.fp8->view(), w.transposed, dx, write);
+  apply_transposed(w, dy.values->v2<Real>(), dx, write);
+}
+
+template <class Real>
+void apply_grouped(std::span<const WeightOf<Real>* const> w, const Operand& x,
+                   std::span<const Index> offsets, View2<Real> y) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (x.fp8) return linear_grouped(x.fp8->view(), offsets, packs(w, &Weight::forward), y);
+  apply_grouped(w, x.values->v2<Real>(), offsets, y);
+}
+
+template <class Real>
+void apply_transposed_grouped(std::span<const WeightOf<Real>* const> w, const Operand& dy,
+                              std::span<const Index> offsets, View2<Real> dx, Write write) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (dy.fp8)
+      return linear_grouped(dy.fp8->view(), offsets, packs(w, &Weight::transposed), dx, write);
+  apply_transposed_grouped(w, dy.values->v2<Real>(), offsets, dx, write);
+}
+
+template <class Real>
+Kept keep(const ModelOf<Real>& model, Tensor x) {
+  Kept kept;
+  if constexpr (std::is_same_v<Real, float>)
+    if (quantises(model)) {
+      kept.fp8 = fp8_rows(x.v2(), *model.fp8);
+      return kept;
+    }
+  kept.values = std::move(x);
+  return kept;
+}
+
+Tensor restore(Kept kept) {
+  if (!kept.fp8.defined()) return std::move(kept.values);
+  Tensor x = Tensor::uninitialized(kept.fp8.codes.shape());
+  dequantize(kept.fp8.view(), x.v2());
+  return x;
+}
+
+template <class Real>
+KeptOutput keep_attention_output(const ModelOf<Real>& model, SharedTensor x) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (quantises(model)) return {nullptr, e5m6_rows(x->v2())};
+  return {std::move(x), {}};
+}
+
+namespace {
+
+Tensor widened(const E5m6Rows& rows) {
+  Tensor x = Tensor::uninitialized({rows.codes.extent(0), rows.columns});
+  dequantize(rows, x.v2());
+  return x;
+}
+
+}  // namespace
+
+SharedTensor values_of(const KeptOutput& kept) {
+  return kept.values ? kept.values : share(widened(kept.e5m6));
+}
+
+template <class Real>
+TokenOperand along_tokens(const ModelOf<Real>& model, const Operand& x,
+                          std::span<const Index> offsets) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (x.fp8) {
+      const Index all[] = {0, rows_of(x)};
+      return {nullptr, fp8_columns(x.fp8->view(), offsets.empty() ? all : offsets, *model.fp8)};
+    }
+  return {x.values, std::nullopt};
+}
+
+template <class Real>
+TokenOperand along_tokens(const ModelOf<Real>& model, const KeptOutput& x) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (x.e5m6.defined()) {
+      const Index all[] = {0, x.e5m6.codes.extent(0)};
+      return {nullptr, fp8_columns(widened(x.e5m6), all, *model.fp8)};
+    }
+  return {x.values, std::nullopt};
+}
+
+template <class Real>
+void weight_gradient(const ModelOf<Real>& model, const TokenOperand& dy, const TokenOperand& x,
+                     Tensor& dw) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (dy.fp8) return linear_weight_gradient(*dy.fp8, *x.fp8, dw.v2());
+  linear_weight_gradient(dy.values->v2<Real>(), x.values->v2<Real>(), dw.v2<Real>(),
+                         model.precision());
+}
+
+template <class Real>
+void weight_gradient_grouped(const ModelOf<Real>& model, const TokenOperand& dy,
+                             const TokenOperand& x, std::span<const Index> offsets,
+                             std::span<const View2<Real>> dw) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (dy.fp8) return linear_weight_gradient_grouped(*dy.fp8, *x.fp8, offsets, dw);
+  linear_weight_gradient_grouped(dy.values->v2<Real>(), x.values->v2<Real>(), offsets, dw,
+                                 model.precision());
+}
+
+#define MINKE_INSTANTIATE(Real)                                                                  \
+  template Operand operand(const ModelOf<Real>&, SharedTensor, Fp8Counts*);                      \
+  template void apply(const WeightOf<Real>&, const Operand&, View2<Real>, Write);                \
+  template void apply_transposed(const WeightOf<Real>&, const Operand&, View2<Real>, Write);     \
+  template void apply_grouped(std::span<const WeightOf<Real>* const>, const Operand&,            \
+                              std::span<const Index>, View2<Real>);                              \
+  template void apply_transposed_grouped(std::span<const WeightOf<Real>* const>, const Operand&, \
+                                         std::span<const Index>, View2<Real>, Write);            \
+  template Kept keep(const ModelOf<Real>&, Tensor);                                              \
+  template KeptOutput keep_attention_output(const ModelOf<Real>&, SharedTensor);                 \
+  template TokenOperand along_tokens(const ModelOf<Real>&, const Operand&,                       \
+                                     std::span<const Index>);                                    \
+  template TokenOperand along_tokens(const ModelOf<Real>&, const KeptOutput&);                   \
+  template void weight_gradient(const ModelOf<Real>&, const TokenOperand&, const TokenOperand&,  \
+                                Tensor&);                                                        \
+  template void weight_gradient_grouped(const ModelOf<Real>&, const TokenOperand&,               \
+                                        const TokenOperand&, std::span<const Index>,             \
+                                        std::span<const View2<Real>>);
+MINKE_INSTANTIATE(float)
+MINKE_INSTANTIATE(double)
+#undef MINKE_INSTANTIATE
+
+}  // namespace minke

@@ -1,0 +1,103 @@
+// One side of a linear's product, in the form in which it is multiplied and kept for the weight
+// gradient. In compute fp64, fp32 and bf16 that is the tensor itself; in FP8 training its E4M3
+// codes in tiles of 1x128 (1.03 bytes a value), made once and shared by every linear that reads it.
+//
+//   y = x W^T        apply               x = operand(model, tensor)
+//   dx = dy W        apply_transposed    dy likewise
+//   dW += dy^T x     weight_gradient     along_tokens(dy), along_tokens(x): tiles of 128x1
+#pragma once
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "model/weights.h"
+#include "ops/e5m6_rows.h"
+
+namespace minke {
+
+using SharedTensor = std::shared_ptr<const Tensor>;
+
+inline SharedTensor share(Tensor t) {
+  return std::make_shared<const Tensor>(std::move(t));
+}
+
+struct Operand {
+  SharedTensor values;                 // [T, K], or
+  std::shared_ptr<const Fp8Rows> fp8;  // its codes
+
+  bool defined() const { return values || fp8; }
+};
+
+// What quantising did to the inputs, output gradients and weights of a layer's linears; each tensor
+// counts once, however many products read it, and not again when it is recomputed.
+struct Fp8LayerCounts {
+  Fp8Counts x, dy, w;
+};
+inline Fp8Counts* inputs_of(Fp8LayerCounts* counts) {
+  return counts ? &counts->x : nullptr;
+}
+inline Fp8Counts* gradients_of(Fp8LayerCounts* counts) {
+  return counts ? &counts->dy : nullptr;
+}
+
+// `counts`, when given, are added to in FP8 training.
+template <class Real>
+Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts = nullptr);
+
+// y = x W^T and dx = dy W.
+template <class Real>
+void apply(const WeightOf<Real>& w, const Operand& x, View2<Real> y,
+           Write write = Write::Overwrite);
+template <class Real>
+void apply_transposed(const WeightOf<Real>& w, const Operand& dy, View2<Real> dx,
+                      Write write = Write::Overwrite);
+// For rows [offsets[e], offsets[e + 1]) and w[e], all experts in one call.
+template <class Real>
+void apply_grouped(std::span<const WeightOf<Real>* const> w, const Operand& x,
+                   std::span<const Index> offsets, View2<Real> y);
+template <class Real>
+void apply_transposed_grouped(std::span<const WeightOf<Real>* const> w, const Operand& dy,
+                              std::span<const Index> offsets, View2<Real> dx,
+                              Write write = Write::Overwrite);
+
+// An activation kept for the backward pass that is no operand: FP8 training keeps it in E4M3.
+struct Kept {
+  Tensor values;
+  Fp8Rows fp8;
+};
+template <class Real>
+Kept keep(const ModelOf<Real>& model, Tensor x);
+Tensor restore(Kept kept);
+
+// Attention's output, which its own backward pass and the weight gradient of the linear after it
+// read: in FP8 training in E5M6 (ops/e5m6_rows.h).
+struct KeptOutput {
+  SharedTensor values;
+  E5m6Rows e5m6;
+};
+template <class Real>
+KeptOutput keep_attention_output(const ModelOf<Real>& model, SharedTensor x);
+SharedTensor values_of(const KeptOutput& kept);
+
+// A side of a weight gradient: tokens are summed over.
+struct TokenOperand {
+  SharedTensor values;
+  std::optional<Fp8Columns> fp8;
+};
+// Tiles begin at each of `offsets`, where there are any: the rows of experts.
+template <class Real>
+TokenOperand along_tokens(const ModelOf<Real>& model, const Operand& x,
+                          std::span<const Index> offsets = {});
+template <class Real>
+TokenOperand along_tokens(const ModelOf<Real>& model, const KeptOutput& x);
+
+// dw += dy^T x.
+template <class Real>
+void weight_gradient(const ModelOf<Real>& model, const TokenOperand& dy, const TokenOperand& x,
+                     Tensor& dw);
+template <class Real>
+void weight_gradient_grouped(const ModelOf<Real>& model, const TokenOperand& dy,
+                             const TokenOperand& x, std::span<const Index> offsets,
+                             std::span<const View2<Real>> dw);
+
+}  // namespace minke

@@ -1,0 +1,108 @@
+// Part of train/recipe.h: the memory of a run, by the same list as the Saved structs of model/.
+#include <algorithm>
+
+#include "train/recipe.h"
+
+namespace minke {
+namespace {
+
+// Bytes that a block keeps of a token for its backward pass.
+struct BlockBytes {
+  // Of a value that linears read, of the inputs of SwiGLU, and of one never quantised.
+  double operand, full = 4;
+  double output;  // of attention
+  bool fp8;
+  Recompute recompute;
+
+  explicit BlockBytes(const Recipe& recipe)
+      : fp8(recipe.compute == "fp8"), recompute(recipe.training_form().recompute) {
+    operand = fp8 ? 1 + 4.0 / 128 : 4;
+    output = fp8 ? 1.5 + 1.0 / 128 : 4;
+  }
+  double norm_output() const { return recompute.rmsnorm ? 0 : operand; }
+
+  double attention(const ModelConfig& c) const {
+    const auto H = static_cast<double>(c.num_attention_heads);
+    const auto Q = static_cast<double>(c.q_lora_rank.value_or(0));
+    const double heads = H * static_cast<double>(2 * c.qk_head_dim() + c.v_head_dim);  // q, k, v
+    double bytes = full * (Q + static_cast<double>(c.cache_row()));  // before the latents' norms
+    bytes += norm_output() * static_cast<double>(c.hidden_size) +
+             norm_output() * (Q + static_cast<double>(c.kv_lora_rank));
+    if (!recompute.mla_up) bytes += full * heads;
+    bytes += output * H * static_cast<double>(c.v_head_dim);
+    // log-sum-exp of each head, reciprocal deviations, sines and cosines
+    return bytes + full * (H + 2 + static_cast<double>(c.qk_rope_head_dim));
+  }
+
+  double ffn(double width) const { return (recompute.swiglu ? 2 : 3) * operand * width; }
+
+  double moe(const ModelConfig& c) const {
+    const auto D = static_cast<double>(c.hidden_size);
+    const auto K = static_cast<double>(c.num_experts_per_tok);
+    // Scores, weights and choice of the gate; where each choice went (token, slot, row).
+    double bytes = 4 * static_cast<double>(c.n_routed_experts) + 4 * 2 * K + 4 * 3 * K;
+    bytes += K * (ffn(static_cast<double>(c.moe_intermediate_size)) + operand * D);
+    bytes += ffn(static_cast<double>(c.n_shared_experts > 0 ? c.shared_width() : 0));
+    // The gate reads its input in full: in FP8 a second copy of it.
+    return bytes + (fp8 && !recompute.rmsnorm ? full * D : 0);
+  }
+
+  double block(const ModelConfig& c, Index layer) const {
+    const auto D = static_cast<double>(c.hidden_size);
+    const double inputs = 2 * full * (D + 1);  // of both norms
+    return inputs + attention(c) + norm_output() * D +
+           (c.is_moe(layer) ? moe(c) : ffn(static_cast<double>(c.intermediate_size)));
+  }
+  // Embedding and state before their norms, both after, and what the block gives.
+  double module(const ModelConfig& c, Index layer) const {
+    const auto D = static_cast<double>(c.hidden_size);
+    return block(c, layer) + full * (2 * D + D + 3) + (recompute.rmsnorm ? 0 : full * 2 * D);
+  }
+};
+
+double saving(const Recipe& recipe, const ModelConfig& config, bool RecomputeRecipe::*setting) {
+  Recipe with = recipe, without = recipe;
+  with.recompute.*setting = true;
+  without.recompute.*setting = false;
+  return saved_bytes_per_token(without, config) - saved_bytes_per_token(with, config);
+}
+
+}  // namespace
+
+double saved_bytes_per_token(const Recipe& recipe, const ModelConfig& c) {
+  const BlockBytes bytes(recipe);
+  const auto D = static_cast<double>(c.hidden_size);
+  double sum = bytes.full * (D + 1);  // before the final norm
+  for (Index i = 0; i < c.num_hidden_layers; ++i) sum += bytes.block(c, i);
+  // A module also keeps the gradient that the head gave, as the main model does.
+  sum += bytes.full * D;
+  for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
+    sum += bytes.module(c, c.num_hidden_layers + k) + bytes.full * D;
+  return sum;
+}
+
+RecomputeSavings recompute_savings(const Recipe& recipe, const ModelConfig& config) {
+  return {saving(recipe, config, &RecomputeRecipe::rmsnorm),
+          saving(recipe, config, &RecomputeRecipe::mla_up),
+          saving(recipe, config, &RecomputeRecipe::swiglu)};
+}
+
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
+  const auto n = static_cast<double>(count_parameters(c).total);
+  // Packed twice, for y = x W^T and for dx = dy W. FP8 with FP32 scales: codes of the linears.
+  const bool codes = recipe.compute == "fp8" && recipe.fp8.scales == "float";
+  const double packed = recipe.compute == "fp32" ? 4 : codes ? 1 : 2;
+  TrainingMemory m;
+  m.masters = 4 * n;
+  m.gradients = 4 * n;
+  m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
+  m.products = 2 * packed * n;
+  const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
+  const auto tokens = static_cast<double>(rows * recipe.data.sequence_length);
+  m.activations = tokens * saved_bytes_per_token(recipe, c) +
+                  4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size) +
+                  4 * static_cast<double>(recipe.tokens_per_step());  // the ids of the whole batch
+  return m;
+}
+
+}  // namespace minke
