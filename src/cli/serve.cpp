@@ -103,7 +103,8 @@ ServerSettings server_settings(const ServeFlags& f) {
   s.default_max_tokens = f.max_tokens;
   s.cors_origin = f.cors_origin;
   s.access_log = f.access_log;
-  s.info = {{"isa", std::string(name_of(chosen_isa()))}, {"compute", f.model.compute}};
+  s.info = {{"isa", std::string(name_of(chosen_isa()))}, {"compute", f.model.compute},
+            {"cache_dtype", f.model.cache_dtype}};
   return s;
 }
 

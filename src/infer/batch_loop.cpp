@@ -14,7 +14,7 @@ namespace {
 PageLayout layout_of(const Model& model, Drafting drafting) {
   const ModelConfig& c = model.config;
   const bool module = drafting != Drafting::Off && c.num_nextn_predict_layers > 0;
-  return {cache_dtype(model.compute), c.num_hidden_layers + (module ? 1 : 0), c.cache_row()};
+  return {latent_row(c, cache_dtype(model)), c.num_hidden_layers + (module ? 1 : 0)};
 }
 
 bool older(const std::unique_ptr<BatchSequence>& a, const std::unique_ptr<BatchSequence>& b) {

@@ -9,15 +9,22 @@
 namespace minke {
 namespace {
 
-const Model& model_of(Compute compute) {
+enum class Arithmetic { Fp32, Bf16, Bf16WithFp8Cache };
+
+const Model& model_of(Arithmetic arithmetic) {
   static const Model fp32 = small_engine_model(Compute::Fp32);
   static const Model bf16 = small_engine_model(Compute::Bf16);
-  return compute == Compute::Fp32 ? fp32 : bf16;
+  static const Model fp8_cache = [] {
+    Model model = small_engine_model(Compute::Bf16);
+    model.cache_dtype = DType::F8_E4M3;
+    return model;
+  }();
+  return arithmetic == Arithmetic::Fp32 ? fp32 : arithmetic == Arithmetic::Bf16 ? bf16 : fp8_cache;
 }
 
 Index bytes_of(const Model& model, Index n_pages, Index modules = 1) {
   const ModelConfig& c = model.config;
-  const PageLayout layout{cache_dtype(model.compute), c.num_hidden_layers + modules, c.cache_row()};
+  const PageLayout layout{latent_row(c, cache_dtype(model)), c.num_hidden_layers + modules};
   return n_pages * static_cast<Index>(layout.bytes());
 }
 
@@ -61,7 +68,7 @@ struct Mixed {
   }
 };
 
-class BatchLoopOf : public testing::TestWithParam<Compute> {
+class BatchLoopOf : public testing::TestWithParam<Arithmetic> {
  protected:
   const Model& model() const { return model_of(GetParam()); }
 };
@@ -97,11 +104,18 @@ TEST_P(BatchLoopOf, GeneratesTheSameWhenPreempted) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Computes, BatchLoopOf, testing::Values(Compute::Fp32, Compute::Bf16),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+std::string name_of(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::Fp32   ? "fp32"
+         : arithmetic == Arithmetic::Bf16 ? "bf16"
+                                          : "bf16_with_fp8_cache";
+}
+INSTANTIATE_TEST_SUITE_P(Arithmetics, BatchLoopOf,
+                         testing::Values(Arithmetic::Fp32, Arithmetic::Bf16,
+                                         Arithmetic::Bf16WithFp8Cache),
+                         [](const auto& info) { return name_of(info.param); });
 
 struct BatchLoopTest : testing::Test {
-  const Model& model = model_of(Compute::Fp32);
+  const Model& model = model_of(Arithmetic::Fp32);
   const Ids prompt = random_prompt(70, model.config.vocab_size, 4);
 };
 

@@ -10,7 +10,7 @@ namespace minke {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-constexpr PageLayout kLayout{DType::F32, 1, 2};
+constexpr PageLayout kLayout{{DType::F32, 1, 1}, 1};
 
 Ids blocks(const std::string& letters, Index extra = 1) {
   Ids ids;

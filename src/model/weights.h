@@ -4,6 +4,7 @@
 // and after products: float, or double for comparisons (`minke step`), where nothing is packed and
 // nothing is rounded. Inference is float. Names without a type (Model, MlaWeights) are of float.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "model/parameters.h"
@@ -82,6 +83,7 @@ struct ModelOf {
   std::vector<Real> inv_freq;  // [R / 2]
   double softmax_scale = 0;
   double rotation_mscale = 1;
+  std::optional<DType> cache_dtype = {};  // of latent caches (ops/latent_rows.h); none: by compute
   Precision precision() const {
     return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;
   }
