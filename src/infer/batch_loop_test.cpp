@@ -207,6 +207,57 @@ TEST_F(BatchLoopTest, APrefixIsFoundAgainAndItsUsageTold) {
   EXPECT_EQ(without.loop.statistics().cached_prompt_tokens, 0u);
 }
 
+TEST_F(BatchLoopTest, OneOfTwoEqualPromptsWaitsForTheOthersPages) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);  // three blocks
+  Ids other = prefix;
+  other.push_back(5);
+  const Ids expected = TestBench(model, {}).ids_of(request_of(other, 6));
+  for (const Index chunk : {50, 512}) {
+    TestBench bench(model, {.prefill_chunk = chunk});
+    const auto first = bench.add(request_of(prefix, 6)), second = bench.add(request_of(other, 6));
+    const auto third = bench.add(request_of({1, 2, 3}, 2));
+    bench.loop.step();
+    // The short one does not wait behind, unless the first one's prompt takes the whole step.
+    EXPECT_EQ(bench.loop.statistics().waiting, chunk == 512 ? 1 : 2);
+    bench.run();
+    EXPECT_EQ(first->usage->cached_tokens, 0);
+    EXPECT_EQ(second->usage->cached_tokens, 192);
+    EXPECT_EQ(second->ids(), expected);
+    EXPECT_EQ(third->ids().size(), 2u);
+  }
+}
+
+TEST_F(BatchLoopTest, APrefixIsNotWaitedForWhereItCannotBeUsed) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);
+  for (const bool prefix_cache : {false, true}) {
+    TestBench bench(model, {.prefix_cache = prefix_cache});
+    for (int i = 0; i < 2; ++i) {
+      GenerationRequest r = request_of(prefix, 2);
+      r.top_logprobs = 0;
+      r.score_prompt = prefix_cache;  // needs the logits of all its tokens
+      bench.add(std::move(r));
+    }
+    bench.loop.step();
+    EXPECT_EQ(bench.loop.statistics().waiting, 0);
+    bench.run();
+  }
+}
+
+// Whoever computes it may leave.
+TEST_F(BatchLoopTest, AfterACancelTheNextOneComputesThePrefix) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);
+  TestBench bench(model, {.prefill_chunk = 70});
+  bench.add(request_of(prefix, 6));
+  const RequestId first = bench.last_id;
+  const auto second = bench.add(request_of(prefix, 6)), third = bench.add(request_of(prefix, 6));
+  bench.loop.step();
+  bench.loop.cancel(first);
+  bench.run();
+  EXPECT_EQ(second->usage->cached_tokens, 64);
+  EXPECT_EQ(third->usage->cached_tokens, 192);
+  EXPECT_EQ(second->ids(), third->ids());
+}
+
 TEST_F(BatchLoopTest, ChoicesShareThePromptAndDrawDifferently) {
   for (const Index cache_pages : {100, 4}) {  // with few pages some choices are computed anew
     TestBench bench(model,

@@ -13,7 +13,8 @@ using Clock = std::chrono::steady_clock;
 
 // A request, shared by the sequences of its choices.
 struct ActiveRequest {
-  RequestId id = 0;  // ids rise: the order of arrival
+  RequestId id = 0;     // ids rise: the order of arrival
+  RequestId place = 0;  // in the queue: the same for those that came together
   GenerationRequest request;
   std::shared_ptr<RequestSink> sink;
 

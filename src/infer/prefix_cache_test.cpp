@@ -133,5 +133,20 @@ TEST_F(Prefixes, RandomPromptsFindExactlyWhatWasInserted) {
   EXPECT_EQ(large.n_kept(), static_cast<Index>(all.size()));
 }
 
+TEST(SharedBlocks, AreWholeAndLeaveTheLastToken) {
+  std::vector<std::int32_t> a(200, 1), b(200, 1);
+  EXPECT_EQ(shared_blocks(a, b), 3);
+  b[64] = 2;
+  EXPECT_EQ(shared_blocks(a, b), 1);
+  b[63] = 2;
+  EXPECT_EQ(shared_blocks(a, b), 0);
+  const std::span<const std::int32_t> all(a);
+  EXPECT_EQ(shared_blocks(all, all.first(128)), 1);  // the second must compute its last token
+  EXPECT_EQ(shared_blocks(all, all.first(129)), 2);
+  EXPECT_EQ(shared_blocks(all.first(128), all), 2);
+  EXPECT_EQ(shared_blocks(all, {}), 0);
+  EXPECT_EQ(shared_blocks({}, all), 0);
+}
+
 }  // namespace
 }  // namespace minke
