@@ -22,13 +22,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "base/threads.h"
 #include "ops/attention_kernels.h"
+#include "ops/attention_rows.h"
 #include "ops/check_extents.h"
 
 namespace minke {
@@ -60,64 +60,6 @@ struct Partial {       // softmax over some keys, not yet divided by its total
   float *top, *total;  // [width]
   float* o;            // [width, padded value]
 };
-
-template <class E>
-const E* row_of(const KeyRows<E>& rows, Index s) {
-  return rows.pages.empty()
-             ? rows.block.data() + s * rows.block.stride(0)
-             : rows.pages[static_cast<std::size_t>(s / kKeyTile)] + s % kKeyTile * rows.page_stride;
-}
-
-// The parts of a row in FP8.
-struct Fp8Row {
-  const std::byte* begin;
-  const float* scales;
-  const BF16* rope;
-  const E4M3* codes;
-};
-Fp8Row row_of(const Fp8LatentRows& rows, Index s) {
-  const std::byte* page =
-      static_cast<const std::byte*>(rows.pages[static_cast<std::size_t>(s / kKeyTile)]);
-  const std::byte* begin = page + static_cast<std::size_t>(s % kKeyTile) * rows.row.bytes();
-  return {begin, reinterpret_cast<const float*>(begin),
-          reinterpret_cast<const BF16*>(begin + rows.row.rope_offset()),
-          reinterpret_cast<const E4M3*>(begin + rows.row.code_offset())};
-}
-
-// Elements from one row to the next, within a page or the block.
-template <class E>
-Index row_stride(const KeyRows<E>& rows) {
-  return rows.pages.empty() ? rows.block.stride(0) : rows.page_stride;
-}
-
-// Whether the value is the beginning of the key.
-template <class E>
-bool same_rows(const Problem<KeyRows<E>>& p) {
-  return row_of(p.k, 0) == row_of(p.v, 0);
-}
-bool same_rows(const Problem<Fp8LatentRows>&) {
-  return true;
-}
-
-// Numbers [column, column + n) of a row.
-void copy_row(const AttentionKernels&, const KeyRows<float>& rows, Index s, Index column, Index n,
-              float* to) {
-  std::memcpy(to, row_of(rows, s) + column, static_cast<std::size_t>(n) * sizeof(float));
-}
-void copy_row(const AttentionKernels& kernels, const KeyRows<BF16>& rows, Index s, Index column,
-              Index n, float* to) {
-  kernels.widen(row_of(rows, s) + column, to, n);
-}
-// The whole row: key and value of all heads.
-void copy_row(const AttentionKernels& kernels, const Fp8LatentRows& rows, Index s, Index, Index,
-              float* to) {
-  const Fp8Row row = row_of(rows, s);
-  const Index C = rows.row.latent;
-  for (Index c = 0; c < C; c += kLatentScale)
-    kernels.widen_codes(row.codes + c, row.scales[c / kLatentScale], to + c,
-                        std::min(kLatentScale, C - c));
-  kernels.widen(row.rope, to + C, rows.row.rope);
-}
 
 template <class Rows>
 class BlockPass {
@@ -194,7 +136,7 @@ class BlockPass {
   bool multiplies_pairs() const {
     if constexpr (kBf16)
       if (row_stride(p_.k) % 2 != 0) return false;
-    return (kBf16 || kFp8) && shared() && same_rows(p_) && shape_.qk % 2 == 0 &&
+    return (kBf16 || kFp8) && shared() && same_rows(p_.k, p_.v) && shape_.qk % 2 == 0 &&
            shape_.value <= shape_.qk;
   }
   Index token(Index r) const {
@@ -286,7 +228,7 @@ class BlockPass {
     key_rows_ = value_rows_ = keys_;
     key_stride_ = value_stride_ = padded(shape_.qk);
     copy_rows(p_.k, begin, n, block_.kv_head * shape_.qk, shape_.qk, keys_);
-    if (shared() && same_rows(p_) && shape_.value <= shape_.qk) return;
+    if (shared() && same_rows(p_.k, p_.v) && shape_.value <= shape_.qk) return;
     copy_rows(p_.v, begin, n, block_.kv_head * shape_.value, shape_.value, values_);
     value_rows_ = values_;
     value_stride_ = padded(shape_.value);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "ops/attention_kernels.h"
 #include "ops/check_extents.h"
 #include "ops/permute.h"
 #include "ops/quantize.h"
@@ -41,19 +42,20 @@ auto dense(const LatentRow& row, T* at, Index n) {
   return View2<T>(at, {n, row.width()});
 }
 
-constexpr bool is_nan(E4M3 x) {
-  return (x.code & 0x7f) == 0x7f;
+// Without an early end, so that it is done in vectors.
+bool has_nan(const E4M3* codes, Index n) {
+  bool found = false;
+  for (Index i = 0; i < n; ++i) found |= (codes[i].code & 0x7f) == 0x7f;
+  return found;
 }
 
-// A scale of NaN where a code is: see latent_rows.h.
-void mark_not_finite(View2<const E4M3> codes, View2<float> scales) {
+// f(row, tile, first of its codes, how many).
+template <class Codes, class F>
+void for_each_tile(const Codes& codes, F f) {
+  const Index C = codes.extent(1);
   for (Index t = 0; t < codes.extent(0); ++t)
-    for (Index tile = 0; tile < scales.extent(1); ++tile) {
-      const E4M3* begin = &codes(t, tile * kLatentScale);
-      const Index n = std::min(kLatentScale, codes.extent(1) - tile * kLatentScale);
-      if (std::any_of(begin, begin + n, is_nan))
-        scales(t, tile) = std::numeric_limits<float>::quiet_NaN();
-    }
+    for (Index c = 0; c < C; c += kLatentScale)
+      f(t, c / kLatentScale, &codes(t, c), std::min(kLatentScale, C - c));
 }
 
 }  // namespace
@@ -79,7 +81,10 @@ void store_latent_rows(const LatentRow& row, View2<const float> rows, std::byte*
   if (row.dtype == DType::BF16) return copy(rows, dense(row, reinterpret_cast<BF16*>(to), n));
   const Fp8Parts<std::byte> parts(row, to, n);
   quantize_rows(rows.columns(0, row.latent), parts.codes, parts.scales);
-  mark_not_finite(parts.codes, parts.scales);
+  // See latent_rows.h.
+  for_each_tile(parts.codes, [&](Index t, Index tile, const E4M3* codes, Index count) {
+    if (has_nan(codes, count)) parts.scales(t, tile) = std::numeric_limits<float>::quiet_NaN();
+  });
   copy(rows.columns(row.latent, row.rope), parts.rope);
 }
 
@@ -91,7 +96,10 @@ void load_latent_rows(const LatentRow& row, const std::byte* from, View2<float> 
   if (row.dtype == DType::BF16)
     return copy(dense(row, reinterpret_cast<const BF16*>(from), n), rows);
   const Fp8Parts<const std::byte> parts(row, from, n);
-  dequantize_blocks(parts.codes, parts.scales, kActivationBlock, rows.columns(0, row.latent));
+  const auto widen = attention_kernels().widen_codes;
+  for_each_tile(parts.codes, [&](Index t, Index tile, const E4M3* codes, Index count) {
+    widen(codes, parts.scales(t, tile), &rows(t, tile * kLatentScale), count);
+  });
   copy(parts.rope, rows.columns(row.latent, row.rope));
 }
 

@@ -52,6 +52,24 @@ TEST(LatentRows, CodesHaveAnErrorOfASixteenthAndTheRotaryPartThatOfBf16) {
   }
 }
 
+TEST(LatentRows, EveryCodeIsItsValueTimesTheScaleRoundedOnce) {
+  const LatentRow row{DType::F8_E4M3, 256, 2};
+  std::vector<float> memory(row.bytes() / 4);
+  const float scales[] = {0.3f, 1e-4f / 448};
+  memory[0] = scales[0], memory[1] = scales[1];
+  auto* codes = reinterpret_cast<std::uint8_t*>(memory.data()) + row.code_offset();
+  for (int c = 0; c < 256; ++c) codes[c] = static_cast<std::uint8_t>(c);
+  test::on_every_isa([&] {
+    Matrix<float> back(1, row.width());
+    load_latent_rows(row, reinterpret_cast<const std::byte*>(memory.data()), back.view());
+    for (int c = 0; c < 256; ++c) {
+      E4M3 code;
+      code.code = static_cast<std::uint8_t>(c);
+      if ((c & 0x7f) != 0x7f) EXPECT_EQ(back(0, c), float(code) * scales[c / 128]) << c;
+    }
+  });
+}
+
 TEST(LatentRows, EveryTileHasItsOwnScale) {
   const LatentRow row{DType::F8_E4M3, 300, 2};
   Matrix<float> rows(1, row.width());

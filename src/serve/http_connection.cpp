@@ -326,6 +326,7 @@ void HttpConnection::start_stream(HttpResponse head) {
 
 // One timer a stream that looks when the last event was: none has to be set for each token.
 void HttpConnection::comment_when_quiet() {
+  if (!answer_started_ || answer_complete_) return;  // it ended while the timer was on its way
   const auto quiet = std::chrono::duration<double>(std::chrono::steady_clock::now() - last_event_);
   double left = context_.settings.comment_after_s - quiet.count();
   if (left <= 0) {
