@@ -100,6 +100,7 @@ class Serve(unittest.TestCase):
         for e in entries:
             self.assertEqual(len(e["top_logprobs"]), 3)
             self.assertEqual(e["top_logprobs"][0]["logprob"], e["logprob"])
+        self.assertEqual(answer["usage"]["completion_tokens"], len(entries))
 
     def test_scoring_agrees_with_generation(self):
         body = {"model": "model", "temperature": 0, "logprobs": 1, "seed": 1234}

@@ -122,15 +122,15 @@ class Use(unittest.TestCase):
                 self.assertEqual(result["prompt_tokens"], length)
 
     def test_chunks_and_threads_do_not_change_the_ids(self):
-        for compute in ("fp32", "bf16", "fp8"):
+        for compute, cache in (("fp32", "auto"), ("bf16", "auto"), ("fp8", "auto"), ("bf16", "fp8")):
             first = None
             for flags in (["--threads", 1], ["--threads", 2, "--prefill-chunk", 3],
                           ["--prefill-chunk", 1], ["--prefill-chunk", 0]):
                 ids = self.generate("--prompt", "the ship went over the sea", "--seed", 5,
                                     "--max-tokens", 12, "--compute", compute, "--ignore-eos",
-                                    *flags)["ids"]
+                                    "--cache-dtype", cache, *flags)["ids"]
                 first = first or ids
-                self.assertEqual(ids, first, (compute, flags))
+                self.assertEqual(ids, first, (compute, cache, flags))
 
     def test_text_prompt_begins_with_begin_of_sentence(self):
         ids = self.tokenize({"text": "the sea"})["ids"]

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "base/random.h"
 #include "bench/models.h"
+#include "infer/latent_pages.h"
 #include "ops/limits.h"
 
 namespace minke::bench {
@@ -19,6 +21,64 @@ Tensor normal(Index rows, Index columns) {
   });
   return t;
 }
+
+double seconds_of(FunctionRef<void()> work) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  work();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// One query token over latent caches of one layer, one after the other: enough of them that their
+// rows come from memory.
+class DecodeCaches {
+ public:
+  DecodeCaches(const ModelConfig& c, DType dtype, Index context, Index bytes)
+      : shape_(c.absorbed_attention()),
+        context_(context),
+        n_(std::max<Index>(1,
+                           bytes / (context * static_cast<Index>(latent_row(c, dtype).bytes())))),
+        scale_(1 / std::sqrt(static_cast<double>(c.qk_head_dim()))),
+        pool_({latent_row(c, dtype), 1}, n_ * pages_for(context)),
+        q_(normal(1, shape_.n_heads * shape_.qk)),
+        out_(Tensor::zeros({1, shape_.n_heads * shape_.value})) {
+    const Tensor rows = normal(context, c.cache_row());
+    for (Index i = 0; i < n_; ++i) {
+      caches_.emplace_back(pool_).reserve(context);
+      caches_.back().append(0, rows.v2());
+    }
+  }
+
+  // All caches.
+  void attend() {
+    for (const PagedCache& cache : caches_)
+      attend_rows(cache, shape_, 0, context_, q_.v2(), context_ - 1, scale_, out_.v2());
+  }
+  // What that moves and does.
+  Result result() const {
+    const double rows = static_cast<double>(n_ * context_);
+    Result r;
+    r.name = "attention decode";
+    r.shape = fmt::format("{} rows, H {}", context_, shape_.n_heads);
+    r.bytes = rows * static_cast<double>(pool_.layout().row.bytes());
+    r.flop = rows * static_cast<double>(2 * shape_.n_heads * (shape_.qk + shape_.value));
+    return r;
+  }
+  // As the work of one cache.
+  void add(std::vector<Result>& results, Result r) const {
+    const auto n = static_cast<double>(n_);
+    r.seconds /= n, r.bytes /= n, r.flop /= n;
+    results.push_back(std::move(r));
+  }
+
+ private:
+  AttentionShape shape_;
+  Index context_, n_;
+  double scale_;
+  PagePool pool_;
+  std::vector<PagedCache> caches_;
+  Tensor q_, out_;
+};
 
 class Measurements {
  public:
@@ -62,48 +122,28 @@ class Measurements {
         [] { return fp32_flop_per_s(); }));
   }
 
-  // One token over `context` rows of a BF16 cache; enough caches in turn that each is in memory.
+  // One token over `context` rows of the latent cache: in BF16, and in another form against that.
   void absorbed(const char* model, Index context) {
     context = std::max<Index>(1, context / bench_.smaller);
     const ModelConfig c = benchmark_model(model);
-    const AttentionShape s = c.absorbed_attention();
-    const Index width = c.cache_row(), pages = (context + kKeyTile - 1) / kKeyTile;
-    const Index of_cache = pages * kKeyTile * width * 2;
-    const Index n = std::max<Index>(1, (Index{64} << 20) / bench_.smaller / of_cache);
-    Tensor caches = Tensor::uninitialized(DType::BF16, {n * pages * kKeyTile, width});
-    const View2<BF16> all = caches.view<BF16, 2>();
-    parallel_ranges(all.extent(0), kKeyTile, [&](Index first, Index last) {
-      Random random(6, static_cast<std::uint64_t>(first));
-      for (Index t = first; t < last; ++t)
-        for (Index i = 0; i < width; ++i) all(t, i) = BF16(static_cast<float>(random.normal()));
-    });
-    std::vector<const BF16*> page;
-    for (Index p = 0; p < n * pages; ++p) page.push_back(&all(p * kKeyTile, 0));
-    const Tensor q = normal(1, s.n_heads * s.qk);
-    Tensor out = Tensor::zeros({1, s.n_heads * s.value});
-
-    Result r;
-    r.name = "attention decode";
-    r.shape = fmt::format("{} rows, H {}", context, s.n_heads);
+    const Index bytes = (Index{64} << 20) / bench_.smaller;
+    DecodeCaches bf16(c, DType::BF16, context, bytes);
+    Result r = bf16.result();
     r.form = "bf16";
-    const double calls = static_cast<double>(n), rows = static_cast<double>(context);
-    r.bytes = calls * rows * static_cast<double>(width) * 2;
-    r.flop = calls * rows * static_cast<double>(2 * s.n_heads * (s.qk + s.value));
-    const double scale = 1 / std::sqrt(static_cast<double>(c.qk_head_dim()));
-    r = measured_nearer(
-        r, bench_.rounds,
-        [&] {
-          for (Index i = 0; i < n; ++i) {
-            const auto keys = KeyRows<BF16>::of(
-                std::span<const BF16* const>(page).subspan(static_cast<std::size_t>(i * pages),
-                                                           static_cast<std::size_t>(pages)),
-                width, context);
-            attention_forward(s, q.v2(), keys, keys, context - 1, scale, out.v2());
-          }
-        },
-        [] { return fp32_flop_per_s(); }, [&] { return memory_.read_bytes_per_s(); });
-    r.seconds /= calls, r.bytes /= calls, r.flop /= calls;
-    results_.push_back(r);
+    bf16.add(results_,
+             measured_nearer(
+                 r, bench_.rounds, [&] { bf16.attend(); }, [] { return fp32_flop_per_s(); },
+                 [&] { return memory_.read_bytes_per_s(); }));
+    if (bench_.cache == "bf16") return;
+    const bool fp8 = bench_.cache != "fp32";
+    DecodeCaches other(c, fp8 ? DType::F8_E4M3 : DType::F32, context, bytes);
+    r = other.result();
+    r.form = fp8 ? "fp8" : "fp32";
+    r.note = "limit: rows in bf16";
+    other.add(results_,
+              measured(
+                  r, bench_.rounds, [&] { other.attend(); },
+                  [&] { return bf16.result().flop / seconds_of([&] { bf16.attend(); }); }));
   }
 
   std::vector<Result> take() { return std::move(results_); }

@@ -7,7 +7,7 @@ namespace {
 
 TEST(AttentionBench, SmallRunMeasuresEveryCase) {
   const auto results = attention_results({.rounds = 1, .smaller = 64});
-  ASSERT_EQ(results.size(), 12u);
+  ASSERT_EQ(results.size(), 16u);
   for (const Result& r : results) {
     EXPECT_GT(r.seconds, 0) << r.name;
     EXPECT_GT(r.share, 0) << r.name;
@@ -17,6 +17,7 @@ TEST(AttentionBench, SmallRunMeasuresEveryCase) {
   EXPECT_EQ(results[1].flop, 2.0 * 8 * 8 * 36 * (3 * 96 + 2 * 64));
   // 64 rows of 576 elements in BF16.
   EXPECT_EQ(results[8].bytes, 64.0 * 576 * 2);
+  EXPECT_EQ(results[9].bytes, 64.0 * 656);  // 512 codes, 4 scales, 64 in BF16
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "bench/models.h"
 #include "bench/random_model.h"
 #include "model/checkpoint.h"
+#include "model/latent_cache.h"
 #include "ops/limits.h"
 
 namespace minke::bench {
@@ -77,6 +78,11 @@ void check_directory(const ModelChoice& choice) {
     throw UsageError("--weights is for benchmark models; a directory's weights are as they are");
 }
 
+BenchModel opened(const ModelChoice& choice, std::string name, Model model) {
+  model.cache_dtype = parse_cache_dtype(choice.cache);
+  return {std::move(name), form_of(model), std::move(model)};
+}
+
 }  // namespace
 
 BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
@@ -88,8 +94,7 @@ BenchModel open_random(const ModelChoice& choice, const ModelConfig& config,
                             .absorbed = absorbed,
                             .expanded = !absorbed};
   check_fits(choice.model, config, options);
-  Model model = random_model(config, options);
-  return {choice.model, form_of(model), std::move(model)};
+  return opened(choice, choice.model, random_model(config, options));
 }
 
 BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
@@ -97,13 +102,13 @@ BenchModel open_model(const ModelChoice& choice, AttentionForm attention) {
     return open_random(choice, *config, attention);
   check_directory(choice);
   const bool absorbed = attention == AttentionForm::Absorbed;
-  Model model = load_model(choice.model, {.compute = parse_compute(choice.compute),
+  return opened(choice, directory_name(choice.model),
+                load_model(choice.model, {.compute = parse_compute(choice.compute),
                                           .absorbed = absorbed,
                                           .expanded = !absorbed,
                                           .mtp = false,
                                           .allow_symlinks = true,
-                                          .progress = {}});
-  return {directory_name(choice.model), form_of(model), std::move(model)};
+                                          .progress = {}}));
 }
 
 BenchModel open_served(const ServedModel& served) {
@@ -115,13 +120,12 @@ BenchModel open_served(const ServedModel& served) {
     const RandomModel options{
         .compute = compute, .linear = random_form(choice, compute), .modules = true};
     check_fits(choice.model, *config, options);
-    Model model = random_model(*config, options);
-    return {choice.model, form_of(model), std::move(model)};
+    return opened(choice, choice.model, random_model(*config, options));
   }
   check_directory(choice);
-  Model model =
-      load_model(choice.model, {.compute = compute, .allow_symlinks = true, .progress = {}});
-  return {directory_name(choice.model), form_of(model), std::move(model)};
+  return opened(
+      choice, directory_name(choice.model),
+      load_model(choice.model, {.compute = compute, .allow_symlinks = true, .progress = {}}));
 }
 
 ModelSummary summarize_model(const std::string& model) {

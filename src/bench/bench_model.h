@@ -12,6 +12,7 @@ struct ModelChoice {
   std::string model = "mini";    // a name or a directory
   std::string compute = "bf16";  // bf16, fp8 or fp32
   std::string weights = "auto";  // of a benchmark model: fp8, bf16, int4, or auto
+  std::string cache = "auto";    // rows of the latent cache: bf16, fp8, fp32, or auto
 };
 
 struct BenchModel {

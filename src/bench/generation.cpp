@@ -31,7 +31,7 @@ class Sequences {
     for (Index i = 0; i < rows.size(); ++i) rows.flat()(i) = static_cast<float>(random.normal());
     caches_.reserve(static_cast<std::size_t>(n));
     for (Index i = 0; i < n; ++i) {
-      caches_.emplace_back(c, cache_dtype(model.compute));
+      caches_.emplace_back(model);
       caches_.back().reserve(context + 1);
       for (Index layer = 0; layer < c.num_hidden_layers; ++layer)
         for (Index done = 0; done < context; done += kKeyTile)
@@ -127,7 +127,7 @@ std::vector<Result> prefill_results(const PrefillBench& bench) {
   const BenchModel opened = open_model(bench.choice, AttentionForm::Expanded);
   const Ids ids = random_ids(bench.tokens, opened.model.config.vocab_size);
   const auto piece = static_cast<std::size_t>(GenerationSettings{}.prefill_chunk);
-  SequenceCache cache(opened.model.config, cache_dtype(opened.model.compute));
+  SequenceCache cache(opened.model);
   Result r;
   r.name = "prefill " + opened.name;
   r.shape = fmt::format("{}", bench.tokens);

@@ -68,7 +68,7 @@ void call_steps(const Model& model, const std::vector<Ids>& prompts, Index token
   std::vector<SequenceCache> caches;
   std::vector<Ids> generated(n);
   Sampler sampler({});
-  for (std::size_t i = 0; i < n; ++i) caches.emplace_back(model.config, cache_dtype(model.compute));
+  for (std::size_t i = 0; i < n; ++i) caches.emplace_back(model);
   for (Index t = 0; t < tokens; ++t) {
     std::vector<StepInput> inputs;
     for (std::size_t i = 0; i < n; ++i)

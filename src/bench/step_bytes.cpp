@@ -63,7 +63,7 @@ StepBytes step_bytes(const Model& model, std::span<const LatentCache* const> cac
   for (const LatentCache* cache : caches)
     for (Index layer = 0; layer < c.num_hidden_layers; ++layer)
       bytes.cache +=
-          static_cast<double>(cache->length(layer) * c.cache_row()) * size_of(cache->dtype());
+          static_cast<double>(cache->length(layer)) * static_cast<double>(cache->row().bytes());
   return bytes;
 }
 

@@ -50,6 +50,13 @@ void add_model_options(CLI::App& cmd, bench::ModelChoice& choice, const char* mo
       ->capture_default_str();
 }
 
+void add_cache_option(CLI::App& cmd, std::string& dtype, const char* what) {
+  cmd.add_option("--cache-dtype", dtype, what)
+      ->check(CLI::IsMember({"auto", "bf16", "fp8", "fp32"}))
+      ->capture_default_str();
+}
+
+constexpr const char* kCacheDtype = "rows of the latent cache: auto, bf16, fp8 or fp32";
 constexpr const char* kAnyModel = "mini, moonlight-9l, v3-slice or a model directory";
 
 void add_memory_benches(CLI::App& bench) {
@@ -67,6 +74,7 @@ void add_generation_benches(CLI::App& bench) {
   CLI::App* cmd = add_measurement(bench, "decode", "tokens/s of generation, one token a step",
                                   decode, bench::decode_results);
   add_model_options(*cmd, decode->choice, kAnyModel);
+  add_cache_option(*cmd, decode->choice.cache, kCacheDtype);
   cmd->add_option("--context", decode->context, "tokens in each latent cache before")
       ->check(CLI::Range(0, 1 << 24))
       ->capture_default_str();
@@ -92,6 +100,7 @@ void add_serving_bench(CLI::App& bench) {
       add_measurement(bench, "serve", "the batch engine: streams, long prompts, prefixes, drafts",
                       serving, bench::serving_results);
   add_model_options(*cmd, serving->choice, kAnyModel);
+  add_cache_option(*cmd, serving->choice.cache, kCacheDtype);
   cmd->add_option("--streams", serving->streams, "generated together, a line each")
       ->check(CLI::Range(1, 4096))
       ->delimiter(',')
@@ -110,15 +119,17 @@ void add_serving_bench(CLI::App& bench) {
 
 void add_layer_benches(CLI::App& bench) {
   const auto attention = std::make_shared<bench::AttentionBench>();
-  add_measurement(bench, "attention", "prefill, training and decode attention", attention,
-                  bench::attention_results)
-      ->add_option("--smaller", attention->smaller, "divides lengths, for a quick look")
+  CLI::App* cmd = add_measurement(bench, "attention", "prefill, training and decode attention",
+                                  attention, bench::attention_results);
+  cmd->add_option("--smaller", attention->smaller, "divides lengths, for a quick look")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  add_cache_option(*cmd, attention->cache,
+                   "rows of the latent cache that decoding compares with bf16");
 
   const auto moe = std::make_shared<bench::MoeBench>();
-  CLI::App* cmd = add_measurement(bench, "moe", "one MoE layer for few and many tokens", moe,
-                                  bench::moe_results);
+  cmd = add_measurement(bench, "moe", "one MoE layer for few and many tokens", moe,
+                        bench::moe_results);
   add_model_options(*cmd, moe->choice, "mini, moonlight-9l or v3-slice");
   cmd->add_option("--tokens", moe->tokens, "of each measurement")
       ->check(CLI::Range(1, 1 << 16))

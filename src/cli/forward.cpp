@@ -40,7 +40,7 @@ class Runner {
   Runner(const Model& model, AttentionForm form, const std::vector<std::vector<std::int32_t>>& rows)
       : model_(model), form_(form), rows_(rows) {
     for (std::size_t b = 0; b < rows.size(); ++b) {
-      caches_.push_back(std::make_unique<SequenceCache>(model.config, cache_dtype(model.compute)));
+      caches_.push_back(std::make_unique<SequenceCache>(model));
       caches_.back()->reserve(static_cast<Index>(rows[b].size()));
     }
   }
@@ -78,7 +78,7 @@ void put_cache(const Model& model, const Runner& run, Index layer, const std::st
   const Index R = c.qk_rope_head_dim;
   Tensor kv = Tensor::uninitialized({B, S, C}), pe = Tensor::uninitialized({B, S, R});
   for (Index b = 0; b < B; ++b) {
-    const Tensor rows = read_rows(run.cache(b), layer, c.cache_row(), S);
+    const Tensor rows = read_rows(run.cache(b), layer, S);
     copy(rows.v2().columns(0, C), kv.v3()[b]);
     copy(rows.v2().columns(C, R), pe.v3()[b]);
   }

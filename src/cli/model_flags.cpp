@@ -52,7 +52,9 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
     }
     progress->update(static_cast<std::int64_t>(done));
   };
-  return load_model(flags.model, options);
+  Model model = load_model(flags.model, options);
+  model.cache_dtype = parse_cache_dtype(flags.cache_dtype);
+  return model;
 }
 
 SamplerSettings SamplingFlags::over(const GenerationConfig& file) const {

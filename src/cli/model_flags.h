@@ -16,6 +16,7 @@ namespace minke {
 struct ModelFlags {
   std::string model;
   std::string compute = "bf16";
+  std::string cache_dtype = "auto";
   bool allow_symlinks = false;
 
   template <class Visitor>
@@ -23,6 +24,11 @@ struct ModelFlags {
     field("model", model, "model directory: config.json, weights, tokenizer.json");
     field("compute", compute, "arithmetic of products with weights",
           one_of({"fp32", "bf16", "fp8"}));
+    field(
+        "cache-dtype", cache_dtype,
+        "rows of the latent cache: bf16, fp8 (656 bytes a token and layer where bf16 takes 1152), "
+        "fp32, or auto (bf16 with --compute bf16, else fp32)",
+        one_of({"auto", "bf16", "fp8", "fp32"}));
     field("allow-symlinks", allow_symlinks, "weight files may be links out of the directory");
   }
 };

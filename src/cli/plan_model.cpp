@@ -58,6 +58,7 @@ Json params_json(const PlanModel& m, const ParameterTable& t, Index sequence) {
   j["cache"] = {{"scheme", cache.scheme},
                 {"elements_per_layer", cache.elements_per_layer},
                 {"bytes_per_token_bf16", cache.bytes(16)}};
+  if (const double fp8 = fp8_cache_bytes(m); fp8 > 0) j["cache"]["bytes_per_token_fp8"] = fp8;
   for (const CacheRow& row : cache_alternatives(m))
     j["cache"]["against"].push_back({{"scheme", row.scheme},
                                      {"bytes_per_token_bf16", row.bytes(16)},
@@ -104,6 +105,8 @@ void print_params(const PlanModel& m, const ParameterTable& t, Index sequence) {
   const CacheRow cache = cache_row(m);
   fmt::print("\ncache of a token (BF16)\n{:<34}{:>20.0f} B\n", "  " + cache.scheme,
              cache.bytes(16));
+  if (const double fp8 = fp8_cache_bytes(m); fp8 > 0)
+    fmt::print("{:<34}{:>20.0f} B  --cache-dtype fp8\n", "  with FP8 latents", fp8);
   for (const CacheRow& other : cache_alternatives(m)) {
     const double saved = 1 - cache.bytes(16) / other.bytes(16);
     fmt::print("{:<34}{:>20.0f} B  {}\n", "  if it were " + other.scheme, other.bytes(16),

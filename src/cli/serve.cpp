@@ -31,7 +31,9 @@ struct ServeFlags {
   bool prefix_cache = true;
   std::int64_t max_tokens = 4096, max_n = 8, max_prompts = 256;
   std::int64_t max_body_bytes = 8 << 20, max_header_bytes = 16 << 10, max_connections = 4096;
+  std::int64_t max_bodies_bytes = 256 << 20;
   double header_timeout = 10, body_timeout = 60, idle_timeout = 75, drain_timeout = 120;
+  double comment_after = 15;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -61,11 +63,15 @@ struct ServeFlags {
     field("max-n", max_n, "most choices of a request", between(1, 128));
     field("max-prompts", max_prompts, "most prompts of a request", at_least(1));
     field("max-body-bytes", max_body_bytes, "of a request", at_least(1024));
+    field("max-bodies-bytes", max_bodies_bytes, "of all requests being read; more get 503",
+          at_least(1024));
     field("max-header-bytes", max_header_bytes, "of a request", between(1024, 1 << 20));
     field("max-connections", max_connections, "more get 503", at_least(1));
     field("header-timeout", header_timeout, "seconds for a request's header", above(0));
     field("body-timeout", body_timeout, "seconds for a request's body", above(0));
     field("idle-timeout", idle_timeout, "seconds between requests of a connection", above(0));
+    field("comment-after", comment_after,
+          "seconds without an event until a stream gets a comment (: keep-alive)", above(0));
     field("drain-timeout", drain_timeout,
           "seconds that running answers have after SIGTERM or Ctrl-C", at_least(0));
     field("cors-origin", cors_origin,
@@ -96,15 +102,19 @@ ServerSettings server_settings(const ServeFlags& f) {
             .max_connections = size(f.max_connections),
             .max_header_bytes = size(f.max_header_bytes),
             .max_body_bytes = size(f.max_body_bytes),
+            .max_bodies_bytes = size(f.max_bodies_bytes),
             .header_timeout_s = f.header_timeout,
             .body_timeout_s = f.body_timeout,
-            .idle_timeout_s = f.idle_timeout};
+            .idle_timeout_s = f.idle_timeout,
+            .comment_after_s = f.comment_after};
   s.limits.n = f.max_n;
   s.limits.prompts = size(f.max_prompts);
   s.default_max_tokens = f.max_tokens;
   s.cors_origin = f.cors_origin;
   s.access_log = f.access_log;
-  s.info = {{"isa", std::string(name_of(chosen_isa()))}, {"compute", f.model.compute}};
+  s.info = {{"isa", std::string(name_of(chosen_isa()))},
+            {"compute", f.model.compute},
+            {"cache_dtype", f.model.cache_dtype}};
   return s;
 }
 

@@ -67,7 +67,7 @@ std::vector<double> TokenScorer::score_pending() {
     const Index n = static_cast<Index>(p.tokens.size()) - 1;
     inputs.insert(inputs.end(), p.tokens.begin(), p.tokens.end() - 1);
     targets.insert(targets.end(), p.tokens.end() - p.n_targets, p.tokens.end());
-    caches.push_back(std::make_unique<SequenceCache>(model_.config, cache_dtype(model_.compute)));
+    caches.push_back(std::make_unique<SequenceCache>(model_));
     caches.back()->reserve(n);
     segments.push_back({caches.back().get(), n, AttentionForm::Expanded});
   }

@@ -35,20 +35,29 @@ class BatchEngine::Worker {
 
   const BatchSettings& settings() const { return settings_; }
 
-  RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) {
-    auto active = make_active(model_.config, settings_.context, n_pages_, std::move(request),
-                              std::move(sink));
-    std::unique_lock lock(mutex_);
-    if (draining_ || stop_) throw Draining("the engine is being stopped; no more requests");
-    const Index waiting = statistics_.waiting + static_cast<Index>(submitted_.size());
-    if (waiting >= settings_.max_waiting)
-      throw QueueFull(fmt::format("{} requests wait already, as many as may", waiting),
-                      retry_after_s(waiting));
-    const RequestId id = active->id = ++last_id_;
-    submitted_.push_back(std::move(active));
-    lock.unlock();
+  std::vector<RequestId> submit(std::vector<Submission> submissions) {
+    std::vector<std::shared_ptr<ActiveRequest>> together;
+    for (Submission& s : submissions)
+      together.push_back(make_active(model_.config, settings_.context, n_pages_,
+                                     std::move(s.request), std::move(s.sink)));
+    std::vector<RequestId> ids;
+    {
+      std::lock_guard lock(mutex_);
+      if (draining_ || stop_) throw Draining("the engine is being stopped; no more requests");
+      const Index waiting = statistics_.waiting + n_submitted_;
+      if (waiting >= settings_.max_waiting)
+        throw QueueFull(fmt::format("{} requests wait already, as many as may", waiting),
+                        retry_after_s(waiting));
+      ++n_submitted_;
+      const RequestId place = last_id_ + 1;
+      for (auto& active : together) {
+        ids.push_back(active->id = ++last_id_);
+        active->place = place;
+        submitted_.push_back(std::move(active));
+      }
+    }
     wake_.notify_one();
-    return id;
+    return ids;
   }
 
   void cancel(RequestId id) {
@@ -62,7 +71,7 @@ class BatchEngine::Worker {
   BatchStatistics statistics() const {
     std::lock_guard lock(mutex_);
     BatchStatistics s = statistics_;
-    s.waiting += static_cast<Index>(submitted_.size());
+    s.waiting += n_submitted_;
     return s;
   }
 
@@ -106,23 +115,21 @@ class BatchEngine::Worker {
     idle_ = false;
     Orders orders{std::exchange(submitted_, {}), std::exchange(cancelled_, {}),
                   std::exchange(cancel_all_, false), stop_};
-    statistics_.waiting += static_cast<Index>(orders.submitted.size());
+    statistics_.waiting += std::exchange(n_submitted_, 0);
     return orders;
   }
 
   void publish() {
     const BatchStatistics now = loop_.statistics();
     std::lock_guard lock(mutex_);
-    const Index before = statistics_.running + statistics_.waiting;
-    const Index ended = before - now.running - now.waiting;
-    if (ended > 0) note_ended(ended);
+    if (now.ended > statistics_.ended) note_ended(now.ended - statistics_.ended);
     statistics_ = now;
     idle_ = loop_.idle();
     if (idle_) ended_.notify_all();
   }
 
   // Requests that end in a second, averaged over the last ones: how long a queue takes to move.
-  void note_ended(Index n) {
+  void note_ended(std::uint64_t n) {
     const auto now = Clock::now();
     const double s = std::chrono::duration<double>(now - last_ended_at_).count();
     last_ended_at_ = now;
@@ -142,6 +149,7 @@ class BatchEngine::Worker {
   std::condition_variable wake_;   // the engine's thread: orders
   std::condition_variable ended_;  // drain: all have ended
   std::vector<std::shared_ptr<ActiveRequest>> submitted_;
+  Index n_submitted_ = 0;  // places of the queue that those take
   std::vector<RequestId> cancelled_;
   bool draining_ = false, cancel_all_ = false, stop_ = false, idle_ = true;
   RequestId last_id_ = 0;
@@ -163,7 +171,12 @@ Index BatchEngine::context() const {
   return worker_->settings().context;
 }
 RequestId BatchEngine::submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) {
-  return worker_->submit(std::move(request), std::move(sink));
+  std::vector<Submission> one;
+  one.push_back({std::move(request), std::move(sink)});
+  return submit_together(std::move(one)).front();
+}
+std::vector<RequestId> BatchEngine::submit_together(std::vector<Submission> submissions) {
+  return worker_->submit(std::move(submissions));
 }
 void BatchEngine::cancel(RequestId id) {
   worker_->cancel(id);

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/options.h"
 #include "infer/request.h"
@@ -41,16 +42,21 @@ struct QueueFull : Error {
 struct Draining : Error { using Error::Error; };
 
 struct BatchStatistics {           // since the start, unless said
-  Index running = 0, waiting = 0;  // requests now
+  Index running = 0, waiting = 0;  // requests now; those that came together wait as one
   Index pages_total = 0, pages_used = 0, pages_cached = 0;  // used by sequences; kept for prefixes
   std::uint64_t prompt_tokens = 0, cached_prompt_tokens = 0, generated_tokens = 0;
-  std::uint64_t preemptions = 0, steps = 0;
+  std::uint64_t preemptions = 0, steps = 0, ended = 0;  // requests that have ended
   std::uint64_t drafted = 0, accepted = 0;
   bool drafting = false;        // now
   double draft_gain = 0;        // measured tokens/s with drafts over without; 0: not known
 };
 
 using RequestId = std::uint64_t;
+
+struct Submission {
+  GenerationRequest request;
+  std::shared_ptr<RequestSink> sink;
+};
 
 class BatchEngine {
  public:
@@ -64,6 +70,9 @@ class BatchEngine {
   // From any thread. Throws QueueFull, Draining, or ConfigError when the request cannot be served at
   // all (prompt empty or too long, id outside the vocabulary, sampler setting).
   RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink);
+  // The same for several that one client sends together: all are taken, or none and it throws. They
+  // have one place in the queue until the last of them begins, and begin one by one as there is room.
+  std::vector<RequestId> submit_together(std::vector<Submission> submissions);
   // From any thread: the request ends at the next step, its pages are free then. Unknown ids are
   // ignored (it may have just ended).
   void cancel(RequestId id);

@@ -143,6 +143,26 @@ TEST(BatchEngineThreads, AFullQueueIsRefusedAtOnceAndMovesOnLater) {
   EXPECT_EQ(submit(engine, request_of({3, 4}, 3))->wait().size(), 3u);
 }
 
+TEST(BatchEngineThreads, RequestsThatComeTogetherHaveOnePlaceInTheQueue) {
+  BatchEngine engine(model(), {.max_batch = 2, .max_waiting = 2});
+  const auto together = [&](std::size_t n, Index max_tokens) {
+    std::vector<Submission> submissions;
+    std::vector<std::shared_ptr<WaitingSink>> sinks;
+    for (std::size_t i = 0; i < n; ++i) {
+      sinks.push_back(std::make_shared<WaitingSink>());
+      submissions.push_back({request_of({static_cast<std::int32_t>(i), 2}, max_tokens), sinks[i]});
+    }
+    EXPECT_EQ(engine.submit_together(std::move(submissions)).size(), n);
+    return sinks;
+  };
+  for (const auto& sink : together(20, 5)) EXPECT_EQ(sink->wait().size(), 5u);
+  EXPECT_THROW(together(2, -1), ConfigError);  // all or none
+  for (const auto& sink : together(3, 4)) EXPECT_EQ(sink->wait().size(), 4u);
+  EXPECT_TRUE(engine.drain(10));
+  EXPECT_EQ(engine.statistics().waiting, 0);
+  EXPECT_EQ(engine.statistics().ended, 23u);
+}
+
 TEST(BatchEngineThreads, DrainsWhatRunsOrCancelsItInTime) {
   BatchEngine engine(model(), {});
   EXPECT_TRUE(engine.drain(0));

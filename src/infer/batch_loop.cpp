@@ -14,7 +14,7 @@ namespace {
 PageLayout layout_of(const Model& model, Drafting drafting) {
   const ModelConfig& c = model.config;
   const bool module = drafting != Drafting::Off && c.num_nextn_predict_layers > 0;
-  return {cache_dtype(model.compute), c.num_hidden_layers + (module ? 1 : 0), c.cache_row()};
+  return {latent_row(c, cache_dtype(model)), c.num_hidden_layers + (module ? 1 : 0)};
 }
 
 bool older(const std::unique_ptr<BatchSequence>& a, const std::unique_ptr<BatchSequence>& b) {
@@ -81,9 +81,16 @@ void BatchLoop::add(std::shared_ptr<ActiveRequest> request) {
   insert_by_age(waiting_, std::make_unique<BatchSequence>(std::move(request), pool_));
 }
 
-Index BatchLoop::n_not_started() const {
-  return std::count_if(requests_.begin(), requests_.end(),
-                       [](const auto& entry) { return !entry.second->started; });
+// Requests that came together have ids in a row, and one place until the last of them has begun.
+Index BatchLoop::n_places() const {
+  Index n = 0;
+  RequestId last = 0;  // no place
+  for (const auto& [id, request] : requests_) {
+    if (request->started || request->place == last) continue;
+    last = request->place;
+    ++n;
+  }
+  return n;
 }
 
 void BatchLoop::step() {
@@ -99,14 +106,40 @@ void BatchLoop::step() {
   sweep();
 }
 
+// Whose prompt another one is computing right now waits for it, and those behind go on.
 void BatchLoop::admit() {
+  if (waiting_.empty()) return;
   std::vector<PlannedSequence> running, waiting;
-  for (const auto& s : running_) running.push_back(s->planned(BatchSequence::OwnPages::Leave));
-  for (const auto& s : waiting_) waiting.push_back(s->planned(BatchSequence::OwnPages::Leave));
-  const std::size_t n = plan_admission(
-      running, waiting, {settings_.max_batch, settings_.prefill_chunk, available_pages()});
-  for (std::size_t i = 0; i < n; ++i) begin(std::move(waiting_[i]));
-  waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(n));
+  std::vector<BatchSequence*> computing;  // prompts, by age
+  std::vector<std::size_t> ready;         // of waiting_
+  const auto note = [&](BatchSequence& s) {
+    if (s.cached() < s.request().prompt_tokens()) computing.push_back(&s);
+  };
+  for (const auto& s : running_) {
+    running.push_back(s->planned(BatchSequence::OwnPages::Leave));
+    note(*s);
+  }
+  for (std::size_t i = 0; i < waiting_.size(); ++i) {
+    if (waits_for_prefix(*waiting_[i], computing)) continue;
+    waiting.push_back(waiting_[i]->planned(BatchSequence::OwnPages::Leave));
+    ready.push_back(i);
+    note(*waiting_[i]);
+  }
+  ready.resize(plan_admission(running, waiting,
+                              {settings_.max_batch, settings_.prefill_chunk, available_pages()}));
+  for (const std::size_t i : ready) begin(std::move(waiting_[i]));
+  std::erase(waiting_, nullptr);
+}
+
+bool BatchLoop::waits_for_prefix(const BatchSequence& s, std::span<BatchSequence* const> older) {
+  const ActiveRequest& request = s.request();
+  if (!settings_.prefix_cache || request.scores_prompt()) return false;
+  Index most = 0;
+  for (const BatchSequence* other : older)
+    if (other->request().prompt_form() == request.prompt_form())
+      most = std::max(most, shared_blocks(other->request().request.prompt, request.request.prompt));
+  if (most == 0) return false;
+  return static_cast<Index>(prefixes_of(request).find(request.request.prompt).pages.size()) < most;
 }
 
 // All logits of a prompt to be scored are needed: nothing of it is taken from the prefix cache.
@@ -282,6 +315,7 @@ void BatchLoop::end_request(ActiveRequest& request) {
   usage.prefill_s = seconds(started, first);
   usage.decode_s = seconds(first, now);
   request.ended = true;
+  ++counts_.ended;
   try {
     request.sink->on_done(usage);
   } catch (const std::exception& e) {
@@ -347,8 +381,9 @@ void BatchLoop::save_prefixes() const {
 
 BatchStatistics BatchLoop::statistics() const {
   BatchStatistics s = counts_;
-  s.waiting = n_not_started();
-  s.running = n_requests() - s.waiting;
+  s.waiting = n_places();
+  s.running = std::count_if(requests_.begin(), requests_.end(),
+                            [](const auto& entry) { return entry.second->started; });
   s.pages_total = pool_.n_pages();
   s.pages_used = pool_.n_used();
   s.pages_cached = pool_.n_kept();

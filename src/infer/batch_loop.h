@@ -27,7 +27,7 @@ class BatchLoop {
 
   bool idle() const { return requests_.empty(); }
   Index n_requests() const { return static_cast<Index>(requests_.size()); }
-  Index n_not_started() const;
+  Index n_places() const;  // of the queue that are taken
   // Admits who can begin, runs one step on the model, tells the sinks. A sink, sampler or
   // constraint that throws, and a sequence that the model cannot compute, ends its own request.
   void step();
@@ -40,6 +40,8 @@ class BatchLoop {
   using Sequences = std::vector<std::unique_ptr<BatchSequence>>;
 
   void admit();
+  // Somebody older is about to compute more of its prompt than the prefix cache holds.
+  bool waits_for_prefix(const BatchSequence& sequence, std::span<BatchSequence* const> older);
   void begin(std::unique_ptr<BatchSequence> sequence);
   StepPlan plan(bool verify_drafts) const;
   Index n_decoding() const;

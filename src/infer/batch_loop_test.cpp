@@ -9,15 +9,22 @@
 namespace minke {
 namespace {
 
-const Model& model_of(Compute compute) {
+enum class Arithmetic { Fp32, Bf16, Bf16WithFp8Cache };
+
+const Model& model_of(Arithmetic arithmetic) {
   static const Model fp32 = small_engine_model(Compute::Fp32);
   static const Model bf16 = small_engine_model(Compute::Bf16);
-  return compute == Compute::Fp32 ? fp32 : bf16;
+  static const Model fp8_cache = [] {
+    Model model = small_engine_model(Compute::Bf16);
+    model.cache_dtype = DType::F8_E4M3;
+    return model;
+  }();
+  return arithmetic == Arithmetic::Fp32 ? fp32 : arithmetic == Arithmetic::Bf16 ? bf16 : fp8_cache;
 }
 
 Index bytes_of(const Model& model, Index n_pages, Index modules = 1) {
   const ModelConfig& c = model.config;
-  const PageLayout layout{cache_dtype(model.compute), c.num_hidden_layers + modules, c.cache_row()};
+  const PageLayout layout{latent_row(c, cache_dtype(model)), c.num_hidden_layers + modules};
   return n_pages * static_cast<Index>(layout.bytes());
 }
 
@@ -61,7 +68,7 @@ struct Mixed {
   }
 };
 
-class BatchLoopOf : public testing::TestWithParam<Compute> {
+class BatchLoopOf : public testing::TestWithParam<Arithmetic> {
  protected:
   const Model& model() const { return model_of(GetParam()); }
 };
@@ -97,11 +104,18 @@ TEST_P(BatchLoopOf, GeneratesTheSameWhenPreempted) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Computes, BatchLoopOf, testing::Values(Compute::Fp32, Compute::Bf16),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+std::string name_of(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::Fp32   ? "fp32"
+         : arithmetic == Arithmetic::Bf16 ? "bf16"
+                                          : "bf16_with_fp8_cache";
+}
+INSTANTIATE_TEST_SUITE_P(Arithmetics, BatchLoopOf,
+                         testing::Values(Arithmetic::Fp32, Arithmetic::Bf16,
+                                         Arithmetic::Bf16WithFp8Cache),
+                         [](const auto& info) { return name_of(info.param); });
 
 struct BatchLoopTest : testing::Test {
-  const Model& model = model_of(Compute::Fp32);
+  const Model& model = model_of(Arithmetic::Fp32);
   const Ids prompt = random_prompt(70, model.config.vocab_size, 4);
 };
 
@@ -191,6 +205,57 @@ TEST_F(BatchLoopTest, APrefixIsFoundAgainAndItsUsageTold) {
   without.ids_of(request_of(prompt, 5));
   EXPECT_EQ(without.ids_of(request_of(prompt, 5)), first);
   EXPECT_EQ(without.loop.statistics().cached_prompt_tokens, 0u);
+}
+
+TEST_F(BatchLoopTest, OneOfTwoEqualPromptsWaitsForTheOthersPages) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);  // three blocks
+  Ids other = prefix;
+  other.push_back(5);
+  const Ids expected = TestBench(model, {}).ids_of(request_of(other, 6));
+  for (const Index chunk : {50, 512}) {
+    TestBench bench(model, {.prefill_chunk = chunk});
+    const auto first = bench.add(request_of(prefix, 6)), second = bench.add(request_of(other, 6));
+    const auto third = bench.add(request_of({1, 2, 3}, 2));
+    bench.loop.step();
+    // The short one does not wait behind, unless the first one's prompt takes the whole step.
+    EXPECT_EQ(bench.loop.statistics().waiting, chunk == 512 ? 1 : 2);
+    bench.run();
+    EXPECT_EQ(first->usage->cached_tokens, 0);
+    EXPECT_EQ(second->usage->cached_tokens, 192);
+    EXPECT_EQ(second->ids(), expected);
+    EXPECT_EQ(third->ids().size(), 2u);
+  }
+}
+
+TEST_F(BatchLoopTest, APrefixIsNotWaitedForWhereItCannotBeUsed) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);
+  for (const bool prefix_cache : {false, true}) {
+    TestBench bench(model, {.prefix_cache = prefix_cache});
+    for (int i = 0; i < 2; ++i) {
+      GenerationRequest r = request_of(prefix, 2);
+      r.top_logprobs = 0;
+      r.score_prompt = prefix_cache;  // needs the logits of all its tokens
+      bench.add(std::move(r));
+    }
+    bench.loop.step();
+    EXPECT_EQ(bench.loop.statistics().waiting, 0);
+    bench.run();
+  }
+}
+
+// Whoever computes it may leave.
+TEST_F(BatchLoopTest, AfterACancelTheNextOneComputesThePrefix) {
+  const Ids prefix = random_prompt(200, model.config.vocab_size, 8);
+  TestBench bench(model, {.prefill_chunk = 70});
+  bench.add(request_of(prefix, 6));
+  const RequestId first = bench.last_id;
+  const auto second = bench.add(request_of(prefix, 6)), third = bench.add(request_of(prefix, 6));
+  bench.loop.step();
+  bench.loop.cancel(first);
+  bench.run();
+  EXPECT_EQ(second->usage->cached_tokens, 64);
+  EXPECT_EQ(third->usage->cached_tokens, 192);
+  EXPECT_EQ(second->ids(), third->ids());
 }
 
 TEST_F(BatchLoopTest, ChoicesShareThePromptAndDrawDifferently) {

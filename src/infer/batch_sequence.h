@@ -13,7 +13,8 @@ using Clock = std::chrono::steady_clock;
 
 // A request, shared by the sequences of its choices.
 struct ActiveRequest {
-  RequestId id = 0;  // ids rise: the order of arrival
+  RequestId id = 0;     // ids rise: the order of arrival
+  RequestId place = 0;  // in the queue: the same for those that came together
   GenerationRequest request;
   std::shared_ptr<RequestSink> sink;
 
@@ -45,8 +46,10 @@ std::shared_ptr<ActiveRequest> make_active(const ModelConfig& config, Index cont
 // The tokens of one choice, and the rows of those that were computed.
 //
 // Rows of the MTP module (layer L of the cache): row i was made from the state at i and token i
-// + 1. They keep up with the main model's while drafts are made. Once a step left them out they
-// stay behind, and the sequence drafts no more until it is computed anew.
+// + 1. They keep up with the main model's while drafts are made. A row that a step left out cannot
+// be made later, because the state is gone: when drafts are made again, a sequence that decodes
+// begins the module's rows anew, and the module sees what is generated from there on. Drafts may
+// then be worse for a while, never a token.
 class BatchSequence {
  public:
   BatchSequence(std::shared_ptr<ActiveRequest> request, PagePool& pool);
@@ -82,7 +85,8 @@ class BatchSequence {
   std::int32_t guess(std::span<float> logits);
 
   std::optional<std::int32_t> draft;  // of the token after the last
-  bool module_rows = false;           // those of the MTP module keep up
+  bool module_rows = false;           // those of the MTP module keep up from the beginning
+  bool module_failed = false;         // it threw: no more drafts
   bool finished = false;              // and told so; its pages are given back
 
   // Two tokens more may be generated: a draft of the next is of use.

@@ -172,16 +172,15 @@ void StepRunner::draft(std::span<const StepPiece> pieces, const Tensor& h,
     log_warning(fmt::format("drafts of {} sequences failed: {}", pieces.size(), e.what()));
     for (const StepPiece& piece : pieces) {
       piece.sequence->draft.reset();
-      piece.sequence->module_rows = false;
+      piece.sequence->module_failed = true;
     }
   }
 }
 
 // The module runs over the positions that the main model has gained: each with its state and the
-// token after it. Sequences whose rows of the module do not keep up are left out.
+// token after it. Prompts whose rows of the module do not keep up are left out.
 void StepRunner::run_module(std::span<const StepPiece> pieces, const Tensor& h,
                             const std::vector<PieceResult>& results) {
-  const Index module_layer = model_.config.num_hidden_layers;
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
   std::vector<Index> rows, last;  // of h; of the module's result, where a draft is wanted
@@ -190,8 +189,7 @@ void StepRunner::run_module(std::span<const StepPiece> pieces, const Tensor& h,
   for (std::size_t p = 0; p < pieces.size(); first_row += pieces[p++].n_tokens) {
     BatchSequence& s = *pieces[p].sequence;
     const Index begin = before_[p];
-    s.module_rows = s.module_rows && s.cache().length(module_layer) == begin;
-    if (!s.module_rows || results[p].ended || !results[p].error.empty()) continue;
+    if (!module_keeps_up(s, begin) || results[p].ended || !results[p].error.empty()) continue;
     const bool chosen = !results[p].tokens.empty();
     const Index n = std::min(s.cached(), s.total() - 1) - begin;
     if (n == 0 || (chosen && !s.can_use_draft())) continue;
@@ -213,9 +211,22 @@ void StepRunner::run_module(std::span<const StepPiece> pieces, const Tensor& h,
     try {
       s.draft = s.guess(as_span(logits.v2(), i));
     } catch (const std::exception&) {
-      s.module_rows = false;
+      s.module_failed = true;
     }
   });
+}
+
+// Whether the module's rows end where the new ones begin; those of a sequence that decodes are
+// begun anew for it.
+bool StepRunner::module_keeps_up(BatchSequence& s, Index begin) const {
+  const Index layer = model_.config.num_hidden_layers;
+  if (s.module_failed) return false;
+  s.module_rows = s.module_rows && s.cache().length(layer) == begin;
+  if (s.module_rows) return true;
+  if (begin < s.request().prompt_tokens()) return false;  // its pages may be others' too
+  if (s.cache().origin(layer) == 0 || s.cache().end(layer) != begin)
+    s.cache().restart(layer, begin);
+  return true;
 }
 
 }  // namespace minke

@@ -49,6 +49,7 @@ class StepRunner {
   void choose_tokens(BatchSequence& sequence, View2<float> logits, PieceResult& result) const;
   void draft(std::span<const StepPiece> pieces, const Tensor& h,
              const std::vector<PieceResult>& results);
+  bool module_keeps_up(BatchSequence& sequence, Index begin) const;
   void run_module(std::span<const StepPiece> pieces, const Tensor& h,
                   const std::vector<PieceResult>& results);
 

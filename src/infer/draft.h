@@ -70,8 +70,8 @@ class DraftSwitch {
   struct Bucket {  // batches of 1, 2-3, 4-7, ... sequences
     MovingAverage one, two, draft;
     Index steps = 0;
-    Index off_for = 0;     // steps since drafts were switched off or the last trial ended
-    Index trial_left = 0;  // sequences that began without the module's rows cannot take part
+    Index off_for = 0;  // steps since drafts were switched off or the last trial ended
+    Index trial_left = 0;
   };
   Use next_measured(Bucket& bucket);
   double gain_of(std::size_t bucket) const;

@@ -75,7 +75,7 @@ Tensor step(const Model& model, std::span<const StepInput> inputs) {
   return output_logits(model, last.v2());
 }
 
-Sequence::Sequence(const Model& model) : cache_(model.config, cache_dtype(model.compute)) {}
+Sequence::Sequence(const Model& model) : cache_(model) {}
 
 Index Sequence::rewind_to(std::span<const std::int32_t> prompt) {
   const std::size_t most = prompt.empty() ? 0 : std::min(ids_.size(), prompt.size() - 1);

@@ -78,8 +78,14 @@ TEST_P(GreedyGolden, Fp32FollowsTheGoldenTokensInEveryForm) {
 TEST_P(GreedyGolden, ChunksAndThreadsDoNotChangeTokensOrLogits) {
   const GoldenCase golden_case(GetParam());
   const Ids& prompt = golden_case.prompts.front();
-  for (const Compute compute : {Compute::Fp32, Compute::Bf16, Compute::Fp8}) {
-    const Model model = load(GetParam(), compute);
+  const std::pair<Compute, const char*> arithmetics[] = {{Compute::Fp32, "auto"},
+                                                         {Compute::Bf16, "auto"},
+                                                         {Compute::Fp8, "auto"},
+                                                         {Compute::Bf16, "fp8"}};
+  for (const auto& [compute, cache] : arithmetics) {
+    SCOPED_TRACE(testing::Message() << "cache " << cache);
+    Model model = load(GetParam(), compute);
+    model.cache_dtype = parse_cache_dtype(cache);
     struct Run {
       Ids ids;
       std::vector<float> logits;

@@ -8,8 +8,6 @@
 #include <cstring>
 #include <utility>
 
-#include "ops/permute.h"
-
 namespace minke {
 namespace {
 
@@ -77,10 +75,8 @@ void PagePool::unkeep(PageId page) {
 }
 
 void* PagePool::rows(PageId page, Index layer) const {
-  const auto layer_bytes =
-      static_cast<std::size_t>(kKeyTile * layout_.width) * size_of(layout_.dtype);
   return memory_ + static_cast<std::size_t>(page) * stride_ +
-         static_cast<std::size_t>(layer) * layer_bytes;
+         static_cast<std::size_t>(layer) * layout_.layer_bytes();
 }
 
 std::span<std::byte> PagePool::bytes(PageId page) const {
@@ -88,54 +84,51 @@ std::span<std::byte> PagePool::bytes(PageId page) const {
 }
 
 PagedCache::PagedCache(PagePool& pool)
-    : pool_(&pool),
-      rows_(static_cast<std::size_t>(pool.layout().n_layers)),
-      lengths_(static_cast<std::size_t>(pool.layout().n_layers)) {}
+    : pool_(&pool), layers_(static_cast<std::size_t>(pool.layout().n_layers)) {}
 
 PagedCache::PagedCache(PagedCache&& other) noexcept
     : pool_(other.pool_),
       table_(std::exchange(other.table_, {})),
-      rows_(std::move(other.rows_)),
-      lengths_(std::move(other.lengths_)) {}
+      layers_(std::move(other.layers_)) {}
 
 PagedCache& PagedCache::operator=(PagedCache&& other) noexcept {
   std::swap(pool_, other.pool_);
   std::swap(table_, other.table_);
-  std::swap(rows_, other.rows_);
-  std::swap(lengths_, other.lengths_);
+  std::swap(layers_, other.layers_);
   return *this;
 }
 
 void PagedCache::add_page(PageId page) {
   table_.push_back(page);
-  for (std::size_t layer = 0; layer < rows_.size(); ++layer)
-    rows_[layer].push_back(pool_->rows(page, static_cast<Index>(layer)));
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+    layers_[layer].pages.push_back(pool_->rows(page, static_cast<Index>(layer)));
 }
 
 void PagedCache::reserve(Index n) {
   while (static_cast<Index>(table_.size()) < pages_for(n)) add_page(pool_->take());
 }
 
-void PagedCache::append(Index layer, View2<const float> rows) {
-  Index& length = lengths_[static_cast<std::size_t>(layer)];
-  const Index width = pool_->layout().width;
-  MINKE_ASSERT(pages_for(length + rows.extent(0)) <= static_cast<Index>(table_.size()));
-  for (Index done = 0; done < rows.extent(0);) {
-    void* page = pool_->rows(table_[static_cast<std::size_t>(length / kKeyTile)], layer);
-    const Index at = length % kKeyTile;
-    const Index n = std::min(kKeyTile - at, rows.extent(0) - done);
-    const View2<const float> from = rows.rows(done, n);
-    if (dtype() == DType::BF16)
-      copy(from, View2<BF16>(static_cast<BF16*>(page), {kKeyTile, width}).rows(at, n));
-    else
-      copy(from, View2<float>(static_cast<float*>(page), {kKeyTile, width}).rows(at, n));
-    done += n;
-    length += n;
-  }
+void PagedCache::append(Index index, View2<const float> rows) {
+  Layer& layer = of(index);
+  MINKE_ASSERT(layer.first_page + pages_for(layer.length + rows.extent(0)) <=
+               static_cast<Index>(table_.size()));
+  layer.length = append_rows(row(), layer.length, rows, [&](Index page) {
+    const PageId id = table_[static_cast<std::size_t>(layer.first_page + page)];
+    return static_cast<std::byte*>(pool_->rows(id, index));
+  });
 }
 
 void PagedCache::truncate(Index n) {
-  for (Index& length : lengths_) length = std::min(length, n);
+  for (Layer& layer : layers_) layer.length = std::clamp<Index>(n - layer.origin, 0, layer.length);
+}
+
+void PagedCache::restart(Index index, Index position) {
+  const Index page = position / kKeyTile;
+  MINKE_ASSERT(pool_->users(table_[static_cast<std::size_t>(page)]) == 1);
+  Layer& layer = of(index);
+  layer.length = 0;
+  layer.origin = position;
+  layer.first_page = page;
 }
 
 void PagedCache::adopt(std::span<const PageId> full_pages) {
@@ -144,11 +137,11 @@ void PagedCache::adopt(std::span<const PageId> full_pages) {
     pool_->use(page);
     add_page(page);
   }
-  std::fill(lengths_.begin(), lengths_.end(), static_cast<Index>(full_pages.size()) * kKeyTile);
+  for (Layer& layer : layers_) layer.length = static_cast<Index>(full_pages.size()) * kKeyTile;
 }
 
 PagedCache PagedCache::fork(Index n) const {
-  MINKE_ASSERT(n <= lengths_.front());
+  MINKE_ASSERT(n <= length(0));
   PagedCache copy(*pool_);
   const Index n_whole = n / kKeyTile;
   copy.adopt(std::span(table_).first(static_cast<std::size_t>(n_whole)));
@@ -157,16 +150,16 @@ PagedCache PagedCache::fork(Index n) const {
     const auto from = pool_->bytes(table_[static_cast<std::size_t>(n_whole)]);
     std::memcpy(pool_->bytes(copy.table_.back()).data(), from.data(), from.size());
   }
-  for (std::size_t layer = 0; layer < lengths_.size(); ++layer)
-    copy.lengths_[layer] = std::min(n, lengths_[layer]);
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+    copy.layers_[layer].length =
+        layers_[layer].origin == 0 ? std::min(n, layers_[layer].length) : 0;
   return copy;
 }
 
 void PagedCache::clear() {
   for (const PageId page : table_) pool_->drop(page);
   table_.clear();
-  for (auto& rows : rows_) rows.clear();
-  std::fill(lengths_.begin(), lengths_.end(), 0);
+  for (Layer& layer : layers_) layer = {};
 }
 
 Index PagedCache::n_own() const {

@@ -22,12 +22,10 @@ struct PagesExhausted : Error {
 };
 
 struct PageLayout {
-  DType dtype;     // F32 or BF16
+  LatentRow row;
   Index n_layers;  // L, and one more where a module's rows are kept
-  Index width;     // C + R
-  std::size_t bytes() const {
-    return static_cast<std::size_t>(n_layers * kKeyTile * width) * size_of(dtype);
-  }
+  std::size_t layer_bytes() const { return static_cast<std::size_t>(kKeyTile) * row.bytes(); }
+  std::size_t bytes() const { return static_cast<std::size_t>(n_layers) * layer_bytes(); }
 };
 
 inline Index pages_for(Index n_positions) {
@@ -57,7 +55,7 @@ class PagePool {
   void keep(PageId page);  // kept or not: by the prefix cache
   void unkeep(PageId page);
 
-  // Rows [kKeyTile, C+R] of a layer in a page.
+  // The kKeyTile rows of a layer in a page.
   void* rows(PageId page, Index layer) const;
   // All bytes of a page.
   std::span<std::byte> bytes(PageId page) const;
@@ -86,22 +84,30 @@ class PagedCache final : public LatentCache {
   PagedCache(PagedCache&& other) noexcept;
   PagedCache& operator=(PagedCache&& other) noexcept;
 
-  DType dtype() const override { return pool_->layout().dtype; }
-  Index length(Index layer) const override { return lengths_[static_cast<std::size_t>(layer)]; }
+  const LatentRow& row() const override { return pool_->layout().row; }
+  Index length(Index layer) const override { return of(layer).length; }
   // Throws PagesExhausted.
   void reserve(Index n) override;
   void append(Index layer, View2<const float> rows) override;
   std::span<const void* const> pages(Index layer) const override {
-    return rows_[static_cast<std::size_t>(layer)];
+    return std::span(of(layer).pages).subspan(static_cast<std::size_t>(of(layer).first_page));
   }
   // Pages stay: the next tokens need them.
   void truncate(Index n) override;
+
+  // Forgets all rows of a layer; the next one is that of `position`, and the layer's first. It goes
+  // to the page of `position`, which must be there and have no other user.
+  void restart(Index layer, Index position);
+  // Where a layer was restarted, else 0; and the position after its last row.
+  Index origin(Index layer) const { return of(layer).origin; }
+  Index end(Index layer) const { return of(layer).origin + of(layer).length; }
 
   // Begins an empty cache with whole pages of other sequences, as their user. They are only read:
   // every later append is to a page of its own.
   void adopt(std::span<const PageId> full_pages);
   // A cache with the first n positions: whole pages are shared, the last one is copied when it is
-  // not whole. Layers with fewer rows keep those they have. Throws PagesExhausted.
+  // not whole. Layers with fewer rows keep those they have, restarted ones none. Throws
+  // PagesExhausted.
   PagedCache fork(Index n) const;
   // Gives all pages back.
   void clear();
@@ -110,12 +116,18 @@ class PagedCache final : public LatentCache {
   Index n_own() const;  // pages that no other sequence uses
 
  private:
+  struct Layer {
+    std::vector<const void*> pages;
+    Index length = 0;
+    Index origin = 0, first_page = 0;  // of its first row
+  };
+  const Layer& of(Index layer) const { return layers_[static_cast<std::size_t>(layer)]; }
+  Layer& of(Index layer) { return layers_[static_cast<std::size_t>(layer)]; }
   void add_page(PageId page);
 
   PagePool* pool_;
   std::vector<PageId> table_;
-  std::vector<std::vector<const void*>> rows_;  // [layer][page]
-  std::vector<Index> lengths_;                  // [layer]
+  std::vector<Layer> layers_;
 };
 
 }  // namespace minke

@@ -7,10 +7,10 @@
 namespace minke {
 namespace {
 
-constexpr PageLayout kLayout{DType::F32, 3, 7};
+constexpr PageLayout kLayout{{DType::F32, 5, 2}, 3};
 
 Tensor counting(Index n, float first) {
-  Tensor t = Tensor::zeros({n, kLayout.width});
+  Tensor t = Tensor::zeros({n, kLayout.row.width()});
   for (Index i = 0; i < t.size(); ++i) t.flat()(i) = first + static_cast<float>(i) / 3;
   return t;
 }
@@ -21,7 +21,7 @@ void append_all(PagedCache& cache, const Tensor& rows) {
 }
 
 void expect_rows(const PagedCache& cache, Index layer, const Tensor& rows, Index n) {
-  const Tensor back = read_rows(cache, layer, kLayout.width, n);
+  const Tensor back = read_rows(cache, layer, n);
   EXPECT_EQ(0, std::memcmp(back.raw(), rows.raw(), back.bytes()));
 }
 
@@ -60,23 +60,23 @@ TEST(PagePool, LayersAndPagesDoNotOverlap) {
   for (const PageId page : {0, 1})
     for (Index layer = 0; layer < kLayout.n_layers; ++layer) {
       auto* rows = static_cast<float*>(pool.rows(page, layer));
-      std::fill_n(rows, kKeyTile * kLayout.width, static_cast<float>(10 * page + layer));
+      std::fill_n(rows, kKeyTile * kLayout.row.width(), static_cast<float>(10 * page + layer));
     }
   for (const PageId page : {0, 1})
     for (Index layer = 0; layer < kLayout.n_layers; ++layer) {
       const auto* rows = static_cast<const float*>(pool.rows(page, layer));
       EXPECT_EQ(rows[0], static_cast<float>(10 * page + layer));
-      EXPECT_EQ(rows[kKeyTile * kLayout.width - 1], static_cast<float>(10 * page + layer));
+      EXPECT_EQ(rows[kKeyTile * kLayout.row.width() - 1], static_cast<float>(10 * page + layer));
     }
 }
 
 TEST(PagedCache, HoldsTheRowsOfASequenceCache) {
-  for (const DType dtype : {DType::F32, DType::BF16}) {
+  for (const DType dtype : {DType::F32, DType::BF16, DType::F8_E4M3}) {
     ModelConfig config;
     config.num_hidden_layers = kLayout.n_layers;
-    config.kv_lora_rank = kLayout.width - 2;
+    config.kv_lora_rank = kLayout.row.latent;
     config.qk_rope_head_dim = 2;
-    PagePool pool({dtype, kLayout.n_layers, kLayout.width}, 4);
+    PagePool pool({latent_row(config, dtype), kLayout.n_layers}, 4);
     PagedCache cache(pool);
     SequenceCache plain(config, dtype);
     const Tensor rows = counting(200, 1);
@@ -87,8 +87,8 @@ TEST(PagedCache, HoldsTheRowsOfASequenceCache) {
       }
     EXPECT_EQ(cache.length(1), 200);
     EXPECT_EQ(cache.length(0), 0);
-    const Tensor a = read_rows(cache, 1, kLayout.width, 200);
-    const Tensor b = read_rows(plain, 1, kLayout.width, 200);
+    const Tensor a = read_rows(cache, 1, 200);
+    const Tensor b = read_rows(plain, 1, 200);
     EXPECT_EQ(0, std::memcmp(a.raw(), b.raw(), a.bytes()));
   }
 }
@@ -100,9 +100,33 @@ TEST(PagedCache, TruncatesAndGoesOnInTheSamePages) {
   cache.truncate(65);
   EXPECT_EQ(cache.table().size(), 3u);
   append_all(cache, counting(2, 1000));
-  const Tensor back = read_rows(cache, 2, kLayout.width, 67);
+  const Tensor back = read_rows(cache, 2, 67);
   EXPECT_EQ(back.v2()(64, 0), counting(130, 0).v2()(64, 0));
   EXPECT_EQ(back.v2()(65, 0), 1000);
+}
+
+TEST(PagedCache, ARestartedLayerHasItsOwnFirstRow) {
+  PagePool pool(kLayout, 8);
+  PagedCache cache(pool);
+  const Tensor rows = counting(150, 3);
+  append_all(cache, rows);
+  cache.restart(2, 150);
+  EXPECT_EQ(cache.length(2), 0);
+  EXPECT_EQ(cache.end(2), 150);
+  const Tensor more = counting(60, 900);
+  append_all(cache, more);
+  EXPECT_EQ(cache.length(0), 210);
+  EXPECT_EQ(cache.length(2), 60);
+  expect_rows(cache, 0, rows, 150);
+  expect_rows(cache, 2, more, 60);
+  cache.truncate(170);
+  EXPECT_EQ(cache.length(2), 20);
+  EXPECT_EQ(cache.end(2), 170);
+  EXPECT_EQ(cache.fork(160).length(2), 0);
+  cache.truncate(10);
+  EXPECT_EQ(cache.length(2), 0);
+  cache.clear();
+  EXPECT_EQ(cache.origin(2), 0);
 }
 
 TEST(PagedCache, AForkSharesWholePagesAndCopiesTheRest) {
@@ -117,7 +141,7 @@ TEST(PagedCache, AForkSharesWholePagesAndCopiesTheRest) {
   append_all(child, counting(20, 900));
   expect_rows(parent, 0, rows, 150);
   expect_rows(child, 1, rows, 140);
-  EXPECT_EQ(read_rows(child, 1, kLayout.width, 141).v2()(140, 0), 900);
+  EXPECT_EQ(read_rows(child, 1, 141).v2()(140, 0), 900);
   parent.clear();
   expect_rows(child, 1, rows, 140);
   EXPECT_EQ(parent.length(0), 0);

@@ -19,6 +19,12 @@ std::span<const std::int32_t> block_of(std::span<const std::int32_t> prompt, std
 
 }  // namespace
 
+Index shared_blocks(std::span<const std::int32_t> a, std::span<const std::int32_t> b) {
+  if (b.empty()) return 0;
+  const auto [differs, unused] = std::mismatch(a.begin(), a.end(), b.begin(), b.end() - 1);
+  return static_cast<Index>(differs - a.begin()) / kKeyTile;
+}
+
 PrefixCache::~PrefixCache() {
   clear();
 }

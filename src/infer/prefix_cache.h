@@ -23,6 +23,9 @@
 
 namespace minke {
 
+// Whole blocks that begin both prompts and leave at least the last token of the second.
+Index shared_blocks(std::span<const std::int32_t> a, std::span<const std::int32_t> b);
+
 class PrefixCache {
  public:
   // The pool must outlive it; several caches may share it, a page is kept by one of them.

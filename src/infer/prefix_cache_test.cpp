@@ -10,7 +10,7 @@ namespace minke {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-constexpr PageLayout kLayout{DType::F32, 1, 2};
+constexpr PageLayout kLayout{{DType::F32, 1, 1}, 1};
 
 Ids blocks(const std::string& letters, Index extra = 1) {
   Ids ids;
@@ -131,6 +131,21 @@ TEST_F(Prefixes, RandomPromptsFindExactlyWhatWasInserted) {
       all.emplace(letters.substr(0, i + 1), sequence.table()[i]);
   }
   EXPECT_EQ(large.n_kept(), static_cast<Index>(all.size()));
+}
+
+TEST(SharedBlocks, AreWholeAndLeaveTheLastToken) {
+  std::vector<std::int32_t> a(200, 1), b(200, 1);
+  EXPECT_EQ(shared_blocks(a, b), 3);
+  b[64] = 2;
+  EXPECT_EQ(shared_blocks(a, b), 1);
+  b[63] = 2;
+  EXPECT_EQ(shared_blocks(a, b), 0);
+  const std::span<const std::int32_t> all(a);
+  EXPECT_EQ(shared_blocks(all, all.first(128)), 1);  // the second must compute its last token
+  EXPECT_EQ(shared_blocks(all, all.first(129)), 2);
+  EXPECT_EQ(shared_blocks(all.first(128), all), 2);
+  EXPECT_EQ(shared_blocks(all, {}), 0);
+  EXPECT_EQ(shared_blocks({}, all), 0);
 }
 
 }  // namespace

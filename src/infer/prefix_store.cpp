@@ -45,7 +45,7 @@ std::uint64_t identity_of(const Model& model, const PageLayout& layout) {
   Hash64 hash;
   hash.add(as_byte_span(fmt::format("{} {} {} {} {} {}", model.config.to_json().dump(),
                                     name_of(model.compute), name_of(chosen_isa()), layout.n_layers,
-                                    layout.width, size_of(layout.dtype))));
+                                    layout.row.width(), name_of(layout.row.dtype))));
   hash.add(as_byte_span({static_cast<const char*>(logits.raw()), logits.bytes()}));
   return hash.value();
 }

@@ -18,7 +18,7 @@ struct PrefixStoreTest : TestDirectory {
     return m;
   }();
   const Ids prompt = random_prompt(200, 61, 1);
-  const PageLayout layout{DType::F32, model.config.num_hidden_layers + 1, model.config.cache_row()};
+  const PageLayout layout{latent_row(model.config, DType::F32), model.config.num_hidden_layers + 1};
 
   BatchSettings settings() const { return {.max_batch = 4, .prefix_dir = dir.string()}; }
   // Generates after `text` and says how many of its tokens were there already.
@@ -80,6 +80,16 @@ TEST_F(PrefixStoreTest, AnotherModelOrArithmeticFindsNothing) {
   c.initializer_range = 0.31;
   EXPECT_EQ(run(small_engine_model(Compute::Fp32, 1, c), prompt).second, 0);
   EXPECT_EQ(run(model, prompt).second, 192);  // all of them side by side
+}
+
+TEST_F(PrefixStoreTest, RowsInFp8AreKeptAsTheyAreAndFoundByTheirKindAlone) {
+  Model fp8 = small_engine_model(Compute::Fp32);
+  fp8.cache_dtype = DType::F8_E4M3;
+  const Ids ids = run(fp8, prompt).first;
+  const auto again = run(fp8, prompt);
+  EXPECT_EQ(again.second, 192);
+  EXPECT_EQ(again.first, ids);
+  EXPECT_EQ(run(model, prompt).second, 0);
 }
 
 TEST_F(PrefixStoreTest, HoldsNoMoreThanTheCacheAndTheBeginningsWhereThatIsSmall) {

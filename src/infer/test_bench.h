@@ -26,7 +26,7 @@ class TestBench {
   std::shared_ptr<Sink> add(GenerationRequest request, std::shared_ptr<Sink> sink) {
     auto active =
         make_active(model_.config, settings_.context, loop.n_pages(), std::move(request), sink);
-    active->id = ++last_id;
+    active->id = active->place = ++last_id;
     loop.add(std::move(active));
     return sink;
   }

@@ -124,7 +124,7 @@ TEST_P(ModelGolden, ForwardDecodeAndCaches) {
   const Index C = model.config.kv_lora_rank, R = model.config.qk_rope_head_dim;
   for (Index layer = 0; layer < model.config.num_hidden_layers; ++layer)
     for (Index b = 0; b < B; ++b) {
-      const Tensor rows = read_rows(sequences.cache(static_cast<std::size_t>(b)), layer, C + R, S);
+      const Tensor rows = read_rows(sequences.cache(static_cast<std::size_t>(b)), layer, S);
       Tensor kv = Tensor::zeros({S, C}), pe = Tensor::zeros({S, R});
       copy(rows.v2().columns(0, C), kv.v2());
       copy(rows.v2().columns(C, R), pe.v2());

@@ -1,23 +1,17 @@
 #include "model/latent_cache.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
-#include "ops/permute.h"
 
 namespace minke {
 namespace {
 
-View2<const float> page_f32(const void* page, Index width, Index n) {
-  return {static_cast<const float*>(page), {n, width}};
-}
-View2<const BF16> page_bf16(const void* page, Index width, Index n) {
-  return {static_cast<const BF16*>(page), {n, width}};
-}
-
 template <class T>
-KeyRows<T> key_rows(const LatentCache& cache, Index layer, Index width, Index n) {
+KeyRows<T> key_rows(const LatentCache& cache, Index layer, Index n) {
   const auto pages = cache.pages(layer);
   return KeyRows<T>::of(std::span(reinterpret_cast<const T* const*>(pages.data()), pages.size()),
-                        width, n);
+                        cache.row().width(), n);
 }
 
 }  // namespace
@@ -26,20 +20,38 @@ DType cache_dtype(Compute compute) {
   return compute == Compute::Bf16 ? DType::BF16 : DType::F32;
 }
 
+DType cache_dtype(const Model& model) {
+  return model.cache_dtype.value_or(cache_dtype(model.compute));
+}
+
+std::optional<DType> parse_cache_dtype(std::string_view name) {
+  if (name == "auto") return std::nullopt;
+  if (name == "fp32") return DType::F32;
+  if (name == "bf16") return DType::BF16;
+  if (name == "fp8") return DType::F8_E4M3;
+  throw ConfigError(fmt::format("cache-dtype is \"{}\"; expected auto, bf16, fp8 or fp32", name));
+}
+
+LatentRow latent_row(const ModelConfig& config, DType dtype) {
+  return {dtype, config.kv_lora_rank, config.qk_rope_head_dim};
+}
+
 std::size_t cache_bytes_per_token(const ModelConfig& c, DType dtype) {
-  return static_cast<std::size_t>(c.num_hidden_layers * c.cache_row()) * size_of(dtype);
+  return static_cast<std::size_t>(c.num_hidden_layers) * latent_row(c, dtype).bytes();
 }
 
 SequenceCache::SequenceCache(const ModelConfig& config, DType dtype)
-    : dtype_(dtype),
-      width_(config.cache_row()),
+    : row_(latent_row(config, dtype)),
       layers_(
           static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers)) {}
+
+SequenceCache::SequenceCache(const Model& model)
+    : SequenceCache(model.config, minke::cache_dtype(model)) {}
 
 void SequenceCache::reserve(Index n) {
   for (Layer& layer : layers_)
     while (static_cast<Index>(layer.memory.size()) * kKeyTile < n) {
-      layer.memory.push_back(Tensor(dtype_, {kKeyTile, width_}));
+      layer.memory.push_back(Tensor(DType::U8, {kKeyTile, static_cast<Index>(row_.bytes())}));
       layer.pages.push_back(layer.memory.back().raw());
     }
 }
@@ -47,17 +59,9 @@ void SequenceCache::reserve(Index n) {
 void SequenceCache::append(Index index, View2<const float> rows) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
   MINKE_ASSERT(layer.length + rows.extent(0) <= static_cast<Index>(layer.memory.size()) * kKeyTile);
-  for (Index done = 0; done < rows.extent(0);) {
-    Tensor& page = layer.memory[static_cast<std::size_t>(layer.length / kKeyTile)];
-    const Index at = layer.length % kKeyTile;
-    const Index n = std::min(kKeyTile - at, rows.extent(0) - done);
-    if (dtype_ == DType::BF16)
-      copy(rows.rows(done, n), page.view<BF16, 2>().rows(at, n));
-    else
-      copy(rows.rows(done, n), page.v2().rows(at, n));
-    done += n;
-    layer.length += n;
-  }
+  layer.length = append_rows(row_, layer.length, rows, [&](Index page) {
+    return static_cast<std::byte*>(layer.memory[static_cast<std::size_t>(page)].raw());
+  });
 }
 
 void SequenceCache::truncate(Index n) {
@@ -71,26 +75,43 @@ std::size_t SequenceCache::bytes() const {
   return total;
 }
 
-Tensor read_rows(const LatentCache& cache, Index layer, Index width, Index n) {
-  Tensor rows = Tensor::uninitialized({n, width});
+Index append_rows(const LatentRow& row, Index length, View2<const float> rows,
+                  FunctionRef<std::byte*(Index)> page) {
+  for (Index done = 0; done < rows.extent(0);) {
+    const Index at = length % kKeyTile;
+    const Index n = std::min(kKeyTile - at, rows.extent(0) - done);
+    store_latent_rows(row, rows.rows(done, n),
+                      page(length / kKeyTile) + static_cast<std::size_t>(at) * row.bytes());
+    done += n;
+    length += n;
+  }
+  return length;
+}
+
+Tensor read_rows(const LatentCache& cache, Index layer, Index n) {
+  const LatentRow& row = cache.row();
+  Tensor rows = Tensor::uninitialized({n, row.width()});
   const auto pages = cache.pages(layer);
   for (Index begin = 0; begin < n; begin += kKeyTile) {
-    const void* page = pages[static_cast<std::size_t>(begin / kKeyTile)];
     const Index count = std::min(kKeyTile, n - begin);
-    const View2<float> to = rows.v2().rows(begin, count);
-    if (cache.dtype() == DType::BF16)
-      copy(page_bf16(page, width, count), to);
-    else
-      copy(page_f32(page, width, count), to);
+    const void* page = pages[static_cast<std::size_t>(begin / kKeyTile)];
+    load_latent_rows(row, static_cast<const std::byte*>(page), rows.v2().rows(begin, count));
   }
   return rows;
 }
 
-KeyRows<float> key_rows_f32(const LatentCache& cache, Index layer, Index width, Index n) {
-  return key_rows<float>(cache, layer, width, n);
-}
-KeyRows<BF16> key_rows_bf16(const LatentCache& cache, Index layer, Index width, Index n) {
-  return key_rows<BF16>(cache, layer, width, n);
+void attend_rows(const LatentCache& cache, const AttentionShape& shape, Index layer, Index n,
+                 View2<const float> q, Index first_position, double scale, View2<float> out) {
+  const LatentRow& row = cache.row();
+  if (row.dtype == DType::F8_E4M3)
+    return attention_forward(shape, q, Fp8LatentRows{row, cache.pages(layer), n}, first_position,
+                             scale, out);
+  if (row.dtype == DType::BF16) {
+    const auto rows = key_rows<BF16>(cache, layer, n);
+    return attention_forward(shape, q, rows, rows, first_position, scale, out);
+  }
+  const auto rows = key_rows<float>(cache, layer, n);
+  attention_forward(shape, q, rows, rows, first_position, scale, out);
 }
 
 }  // namespace minke

@@ -1,11 +1,16 @@
 // The latent cache: per token and layer the row [c_kv (C) ; k_rope (R)] and nothing else (the
-// report's section 2.1.1), in pages of kKeyTile rows. LatentCache says what the model needs of a
-// cache, whoever owns the pages; SequenceCache owns those of one sequence.
+// report's section 2.1.1), in one of the forms of ops/latent_rows.h and in pages of kKeyTile rows.
+// Prompts and generated tokens read what was stored, in both forms of attention. LatentCache says
+// what the model needs of a cache, whoever owns the pages; SequenceCache owns those of one
+// sequence.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "model/weights.h"
 #include "ops/attention.h"
 
@@ -14,8 +19,8 @@ namespace minke {
 class LatentCache {
  public:
   virtual ~LatentCache() = default;
-  // F32, or BF16: what rows are rounded to when stored. One type for all layers.
-  virtual DType dtype() const = 0;
+  // What a row is in memory, the same in all layers.
+  virtual const LatentRow& row() const = 0;
   // Rows that `layer` holds; MTP module k is layer L + k.
   virtual Index length(Index layer) const = 0;
   // Makes room for rows up to `n` in every layer. May throw when there is no more room.
@@ -31,7 +36,8 @@ class LatentCache {
 class SequenceCache final : public LatentCache {
  public:
   SequenceCache(const ModelConfig& config, DType dtype);
-  DType dtype() const override { return dtype_; }
+  explicit SequenceCache(const Model& model);  // as cache_dtype says
+  const LatentRow& row() const override { return row_; }
   Index length(Index layer) const override {
     return layers_[static_cast<std::size_t>(layer)].length;
   }
@@ -45,23 +51,33 @@ class SequenceCache final : public LatentCache {
 
  private:
   struct Layer {
-    std::vector<Tensor> memory;  // [kKeyTile, C+R] each
+    std::vector<Tensor> memory;  // kKeyTile rows each
     std::vector<const void*> pages;
     Index length = 0;
   };
-  DType dtype_;
-  Index width_;
+  LatentRow row_;
   std::vector<Layer> layers_;
 };
 
 // FP32 for Compute::Fp32 and Fp8 (whose other arithmetic is FP32), BF16 for Compute::Bf16.
 DType cache_dtype(Compute compute);
+// That, unless the model says otherwise.
+DType cache_dtype(const Model& model);
+// "auto" (none), "fp32", "bf16" or "fp8"; ConfigError for another name.
+std::optional<DType> parse_cache_dtype(std::string_view name);
+
+LatentRow latent_row(const ModelConfig& config, DType dtype);
 // Bytes of the latent cache per token, all layers of the main model.
 std::size_t cache_bytes_per_token(const ModelConfig& config, DType dtype);
 
+// Stores rows [n, C+R] behind the `length` that a layer has, in pages that are there; page(p) is
+// the memory of one. Returns the new length.
+Index append_rows(const LatentRow& row, Index length, View2<const float> rows,
+                  FunctionRef<std::byte*(Index)> page);
 // Rows [0, n) of a layer as FP32 [n, C+R].
-Tensor read_rows(const LatentCache& cache, Index layer, Index width, Index n);
-KeyRows<float> key_rows_f32(const LatentCache& cache, Index layer, Index width, Index n);
-KeyRows<BF16> key_rows_bf16(const LatentCache& cache, Index layer, Index width, Index n);
+Tensor read_rows(const LatentCache& cache, Index layer, Index n);
+// Attention over the first n rows of a layer, as key and value of all heads (ops/attention.h).
+void attend_rows(const LatentCache& cache, const AttentionShape& shape, Index layer, Index n,
+                 View2<const float> q, Index first_position, double scale, View2<float> out);
 
 }  // namespace minke

@@ -22,17 +22,6 @@ std::vector<Index> new_positions(Index layer, std::span<const Segment> segments)
   return positions;
 }
 
-void attend(const LatentCache& cache, const AttentionShape& shape, Index layer, Index width,
-            Index n_rows, View2<const float> q, Index first, float scale, View2<float> out) {
-  if (cache.dtype() == DType::BF16) {
-    const auto rows = key_rows_bf16(cache, layer, width, n_rows);
-    attention_forward(shape, q, rows, rows, first, scale, out);
-  } else {
-    const auto rows = key_rows_f32(cache, layer, width, n_rows);
-    attention_forward(shape, q, rows, rows, first, scale, out);
-  }
-}
-
 // q [t, H (N+R)] rotated, of the last t of n_rows positions -> out [t, H V].
 void absorbed(const Model& model, const MlaWeights& w, Index layer, const LatentCache& cache,
               Index n_rows, View2<const float> q, View2<float> out) {
@@ -48,8 +37,8 @@ void absorbed(const Model& model, const MlaWeights& w, Index layer, const Latent
     copy(head.columns(N, R), to.columns(C, R));
   });
   Tensor out_lat = Tensor::uninitialized({t, H * C});
-  attend(cache, c.absorbed_attention(), layer, row, n_rows, q_lat.v2(), n_rows - t,
-         model.softmax_scale, out_lat.v2());
+  attend_rows(cache, c.absorbed_attention(), layer, n_rows, q_lat.v2(), n_rows - t,
+              model.softmax_scale, out_lat.v2());
   parallel_for(H, [&](Index h) {
     linear(out_lat.v2().columns(h * C, C), w.kv_b_proj.head_values[static_cast<std::size_t>(h)],
            out.columns(h * V, V));
@@ -60,7 +49,7 @@ void expanded(const Model& model, const MlaWeights& w, Index layer, const Latent
               Index n_rows, View2<const float> q, View2<float> out) {
   const ModelConfig& c = model.config;
   const Index H = c.num_attention_heads, C = c.kv_lora_rank, R = c.qk_rope_head_dim;
-  const Tensor rows = read_rows(cache, layer, c.cache_row(), n_rows);
+  const Tensor rows = read_rows(cache, layer, n_rows);
   Tensor k = Tensor::uninitialized({n_rows, H * c.qk_head_dim()});
   Tensor v = Tensor::uninitialized({n_rows, H * c.v_head_dim});
   {

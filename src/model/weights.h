@@ -102,6 +102,7 @@ struct ModelOf {
   std::optional<ScaleForm> fp8;        // FP8 training: the scales of linears
   std::vector<Fp8Counts> fp8_weights;  // of the linears of each layer, MTP modules after the
                                        // others; empty without statistics
+  std::optional<DType> cache_dtype = {};  // of latent caches (ops/latent_rows.h); none: by compute
   Precision precision() const {
     return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;
   }

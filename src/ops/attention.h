@@ -10,6 +10,7 @@
 #pragma once
 #include <span>
 
+#include "ops/latent_rows.h"
 #include "tensor/tensor.h"
 
 namespace minke {
@@ -47,6 +48,11 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRow
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
                        KeyRows<BF16> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse = {});
+// The absorbed form over a latent cache in FP8: n_kv_heads 1, qk = C + R, value = C. Each tile's
+// codes are widened to code * scale in the processor's cache, exactly for FP32 arithmetic, rounded
+// once where rows are multiplied as BF16.
+void attention_forward(const AttentionShape& shape, View2<const float> q, const Fp8LatentRows& rows,
+                       Index first_position, double scale, View2<float> out, View2<float> lse = {});
 
 // Of one whole sequence (first_position 0, T = S, n_kv_heads = n_heads). dq, dk, dv are
 // overwritten.

@@ -79,6 +79,42 @@ void widen(const BF16* x, float* y, Index n) {
   if (i < n) store_some(y + i, load_some(x + i, n - i), n - i);
 }
 
+// Codes as numbers times kCodeUnit, n of a vector. The bits of a code without its sign, 7 places
+// up, are an FP16 number of 2^-8 the value, subnormals included; NaN codes are not met
+// (latent_rows.h).
+#if MINKE_LANES == 16
+constexpr float kCodeUnit = 256;
+MINKE_INLINE Vec codes_at(const E4M3* p, Index n) {
+  const __m256i c = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(first(n), p));
+  const __m256i sign = _mm256_and_si256(_mm256_slli_epi16(c, 8), _mm256_set1_epi16(-0x8000));
+  const __m256i rest = _mm256_and_si256(_mm256_slli_epi16(c, 7), _mm256_set1_epi16(0x3F80));
+  return _mm512_cvtph_ps(_mm256_or_si256(sign, rest));
+}
+#elif MINKE_LANES == 8
+constexpr float kCodeUnit = 256;
+MINKE_INLINE Vec codes_at(const E4M3* p, Index n) {
+  std::uint64_t some = 0;
+  __builtin_memcpy(&some, p, static_cast<std::size_t>(n));
+  const __m128i c = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<std::int64_t>(some)));
+  const __m128i sign = _mm_and_si128(_mm_slli_epi16(c, 8), _mm_set1_epi16(-0x8000));
+  const __m128i rest = _mm_and_si128(_mm_slli_epi16(c, 7), _mm_set1_epi16(0x3F80));
+  return _mm256_cvtph_ps(_mm_or_si128(sign, rest));
+}
+#else
+constexpr float kCodeUnit = 1;
+MINKE_INLINE Vec codes_at(const E4M3* p, Index) {
+  return *p;
+}
+#endif
+
+void widen_codes(const E4M3* codes, float scale, float* y, Index n) {
+  const Vec s = all(scale * kCodeUnit);
+  for (Index i = 0; i < n; i += kLanes) {
+    const Index some = n - i < kLanes ? n - i : kLanes;
+    store_at(y + i, codes_at(codes + i, some) * s, some);
+  }
+}
+
 // kLanes rows by kLanes columns at a time: interleaving row i with row i + kLanes / 2 and writing
 // the halves to 2i and 2i + 1 turns the index of an element round by one bit, log2(kLanes) times.
 void transpose(const float* const* rows, Index n_rows, Index columns, float* to, Index width) {
@@ -108,4 +144,4 @@ void transpose(const float* const* rows, Index n_rows, Index columns, float* to,
 }
 
 constexpr AttentionKernels kKernels{kLanes, multiply, softmax_step, softmax_backward, blend,
-                                    exp_of, widen,    transpose,    nullptr};
+                                    exp_of, widen,    widen_codes,  transpose,        nullptr};

@@ -8,7 +8,8 @@
 //
 // Latent rows in BF16 are multiplied as pairs of BF16 numbers where the processor has such products
 // at full rate (PairKernels): keys where they lie, values interleaved by twos; queries and
-// probabilities are rounded to BF16 for it. Elsewhere the arithmetic is FP32.
+// probabilities are rounded to BF16 for it. Elsewhere the arithmetic is FP32. Rows in FP8 become
+// such rows tile by tile: each code is widened once and serves as key and as value of all heads.
 //
 // Speed: the products run at 95 % of the multiply-add units (AVX-512). In FP32 with 16 heads on
 // latent rows of 576 a third of the time goes to widening rows as they arrive from memory.
@@ -21,13 +22,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "base/threads.h"
 #include "ops/attention_kernels.h"
+#include "ops/attention_rows.h"
 #include "ops/check_extents.h"
 
 namespace minke {
@@ -42,10 +43,10 @@ Index padded(Index n) {
   return (n + kPad - 1) / kPad * kPad;
 }
 
-template <class E>
+template <class Rows>
 struct Problem {  // one sequence
   View2<const float> q;
-  KeyRows<E> k, v;
+  Rows k, v;
   Index first_position;
   View2<float> out, lse;
 };
@@ -60,35 +61,11 @@ struct Partial {       // softmax over some keys, not yet divided by its total
   float* o;            // [width, padded value]
 };
 
-const float* row_of(const KeyRows<float>& rows, Index s) {
-  return rows.pages.empty()
-             ? rows.block.data() + s * rows.block.stride(0)
-             : rows.pages[static_cast<std::size_t>(s / kKeyTile)] + s % kKeyTile * rows.page_stride;
-}
-const BF16* row_of(const KeyRows<BF16>& rows, Index s) {
-  return rows.pages.empty()
-             ? rows.block.data() + s * rows.block.stride(0)
-             : rows.pages[static_cast<std::size_t>(s / kKeyTile)] + s % kKeyTile * rows.page_stride;
-}
-
-// Elements from one row to the next, within a page or the block.
-template <class E>
-Index row_stride(const KeyRows<E>& rows) {
-  return rows.pages.empty() ? rows.block.stride(0) : rows.page_stride;
-}
-
-void copy_row(const AttentionKernels&, const float* from, float* to, Index n) {
-  std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
-}
-void copy_row(const AttentionKernels& kernels, const BF16* from, float* to, Index n) {
-  kernels.widen(from, to, n);
-}
-
-template <class E>
+template <class Rows>
 class BlockPass {
  public:
-  BlockPass(const AttentionKernels& kernels, const AttentionShape& shape, const Problem<E>& problem,
-            const Block& block, float scale)
+  BlockPass(const AttentionKernels& kernels, const AttentionShape& shape,
+            const Problem<Rows>& problem, const Block& block, float scale)
       : kernels_(kernels),
         shape_(shape),
         p_(problem),
@@ -152,10 +129,15 @@ class BlockPass {
 
  private:
   bool shared() const { return shape_.n_kv_heads == 1; }
-  // Latent rows in BF16: the value is the beginning of the key.
+  static constexpr bool kFp8 = std::is_same_v<Rows, Fp8LatentRows>;
+  static constexpr bool kBf16 = std::is_same_v<Rows, KeyRows<BF16>>;
+
+  // Latent rows in BF16 or FP8: the value is the beginning of the key.
   bool multiplies_pairs() const {
-    return std::is_same_v<E, BF16> && shared() && row_of(p_.k, 0) == row_of(p_.v, 0) &&
-           shape_.qk % 2 == 0 && row_stride(p_.k) % 2 == 0 && shape_.value <= shape_.qk;
+    if constexpr (kBf16)
+      if (row_stride(p_.k) % 2 != 0) return false;
+    return (kBf16 || kFp8) && shared() && same_rows(p_.k, p_.v) && shape_.qk % 2 == 0 &&
+           shape_.value <= shape_.qk;
   }
   Index token(Index r) const {
     return shared() ? (block_.first + r) / shape_.n_heads : block_.first + r;
@@ -169,7 +151,7 @@ class BlockPass {
   }
 
   void add_tile(Index begin, Index n_keys, bool is_first, const Partial& result) {
-    const Index value_stride = load_tile(begin, n_keys);
+    load_tile(begin, n_keys);
     const bool masked = begin + n_keys - 1 > position(0);
     if (masked)
       for (Index r = 0; r < width(); ++r)
@@ -185,7 +167,7 @@ class BlockPass {
     if (!is_first)
       for (Index r = 0; r < block_.rows; ++r)
         if (shrink_[r] != 1) kernels_.blend(shrink_[r], result.o + r * n, 0, result.o + r * n, n);
-    add_values(begin, n_keys, masked, value_stride, is_first, result.o);
+    add_values(begin, n_keys, masked, is_first, result.o);
   }
 
   // Rows [n, width] become [n / 2, width], two after the other in a pair; in place.
@@ -197,63 +179,90 @@ class BlockPass {
 
   // Values of keys 2i and 2i + 1 as pairs; beyond the last key are zeros.
   void pair_values(Index begin, Index n) {
-    if constexpr (std::is_same_v<E, BF16>) {
-      const Index stride = padded(shape_.value);
-      for (Index s = 0; s < n; s += 2) {
-        const BF16* later = s + 1 < n ? row_of(p_.v, begin + s + 1) : nullptr;
-        float* to = values_ + s / 2 * stride;
-        pairs_->interleave(row_of(p_.v, begin + s), later, to, shape_.value);
-        std::fill(to + shape_.value, to + stride, 0.0f);
+    const Index stride = padded(shape_.value);
+    for (Index s = 0; s < n; s += 2) {
+      const BF16* later = s + 1 < n ? row_of(p_.v, begin + s + 1) : nullptr;
+      float* to = values_ + s / 2 * stride;
+      pairs_->interleave(row_of(p_.v, begin + s), later, to, shape_.value);
+      std::fill(to + shape_.value, to + stride, 0.0f);
+    }
+  }
+
+  // The same from codes, whose keys become rows of BF16 as well.
+  void widen_pairs(Index begin, Index n) {
+    const Index C = p_.k.row.latent, stride = padded(C), key_stride = padded(shape_.qk);
+    BF16* keys = reinterpret_cast<BF16*>(keys_);
+    for (Index s = 0; s < n; s += 2) {
+      const bool two = s + 1 < n;
+      const Fp8Row a = row_of(p_.k, begin + s), b = two ? row_of(p_.k, begin + s + 1) : a;
+      BF16* key_a = keys + s * key_stride;
+      BF16* key_b = key_a + key_stride;
+      float* values = values_ + s / 2 * stride;
+      for (Index c = 0; c < C; c += kLatentScale) {
+        const Index tile = c / kLatentScale;
+        pairs_->widen_codes({{a.codes + c, two ? b.codes + c : nullptr},
+                             {a.scales[tile], b.scales[tile]},
+                             {key_a + c, key_b + c},
+                             values + c,
+                             std::min(kLatentScale, C - c)});
       }
+      std::fill(values + C, values + stride, 0.0f);
+      std::copy_n(a.rope, p_.k.row.rope, key_a + C);
+      if (two) std::copy_n(b.rope, p_.k.row.rope, key_b + C);
     }
   }
 
   // Reads a tile from front to back, so that the processor fetches ahead: what takes two rows at
   // once sees memory at a third of its speed.
-  void touch_rows(Index begin, Index n) const {
-    const char* row = reinterpret_cast<const char*>(row_of(p_.k, begin));
-    const Index bytes = ((n - 1) * row_stride(p_.k) + shape_.qk) * static_cast<Index>(sizeof(E));
+  static void touch(const void* begin, Index bytes) {
+    const char* row = static_cast<const char*>(begin);
     for (Index i = 0; i < bytes; i += 64) {
       __builtin_prefetch(row + i + 2048);
       __asm__ volatile("" : : "r"(row[i]));
     }
   }
 
-  // Keys [begin, begin + n) and their values as dense FP32; returns the stride of the values. As
-  // pairs keys stay where they are.
-  Index load_tile(Index begin, Index n) {
-    if (pairs_) {
-      touch_rows(begin, n);
-      pair_values(begin, n);
-      keys_in_place_ = reinterpret_cast<const float*>(row_of(p_.k, begin));
-      value_rows_ = values_;
-      return padded(shape_.value);
-    }
-    const Index key_stride = padded(shape_.qk);
-    const E* k = row_of(p_.k, begin);
-    const E* v = row_of(p_.v, begin);
-    const bool same = shared() && k == v && shape_.value <= shape_.qk;
+  // Keys [begin, begin + n) and their values where the products take them.
+  void load_tile(Index begin, Index n) {
+    if (pairs_) return load_pairs(begin, n);
+    key_rows_ = value_rows_ = keys_;
+    key_stride_ = value_stride_ = padded(shape_.qk);
     copy_rows(p_.k, begin, n, block_.kv_head * shape_.qk, shape_.qk, keys_);
-    value_rows_ = keys_;
-    if (same) return key_stride;
+    if (shared() && same_rows(p_.k, p_.v) && shape_.value <= shape_.qk) return;
     copy_rows(p_.v, begin, n, block_.kv_head * shape_.value, shape_.value, values_);
     value_rows_ = values_;
-    return padded(shape_.value);
+    value_stride_ = padded(shape_.value);
   }
 
-  void copy_rows(const KeyRows<E>& rows, Index begin, Index n, Index column, Index count,
-                 float* to) {
+  // BF16 keys stay where they are.
+  void load_pairs(Index begin, Index n) {
+    if constexpr (kBf16) {
+      const BF16* keys = row_of(p_.k, begin);
+      const Index stride = row_stride(p_.k);
+      touch(keys, ((n - 1) * stride + shape_.qk) * static_cast<Index>(sizeof(BF16)));
+      pair_values(begin, n);
+      key_rows_ = reinterpret_cast<const float*>(keys);
+      key_stride_ = stride / 2;
+    } else if constexpr (kFp8) {
+      touch(row_of(p_.k, begin).begin, n * static_cast<Index>(p_.k.row.bytes()));
+      widen_pairs(begin, n);
+      key_rows_ = keys_;
+      key_stride_ = padded(shape_.qk) / 2;
+    }
+    value_rows_ = values_;
+    value_stride_ = padded(shape_.value);
+  }
+
+  void copy_rows(const Rows& rows, Index begin, Index n, Index column, Index count, float* to) {
     const Index stride = padded(count);
     for (Index s = 0; s < n; ++s) {
-      copy_row(kernels_, row_of(rows, begin + s) + column, to + s * stride, count);
+      copy_row(kernels_, rows, begin + s, column, count, to + s * stride);
       std::fill(to + s * stride + count, to + (s + 1) * stride, 0.0f);
     }
   }
 
   // s = keys q^T; on the diagonal without the columns that see none of the keys.
   void score(Index n_keys, bool masked) {
-    const Index stride = pairs_ ? row_stride(p_.k) / 2 : padded(shape_.qk);
-    const float* keys = pairs_ ? keys_in_place_ : keys_;
     const Index depth = pairs_ ? shape_.qk / 2 : shape_.qk;
     const Index trim = masked ? kTrim : n_keys;
     Index column = 0;
@@ -261,19 +270,19 @@ class BlockPass {
       while (column < width() && masked && last_key_[column + kPad - 1] < static_cast<float>(key))
         column += kPad;
       MINKE_ASSERT(column < width());  // the last query sees the last key
-      multiply({keys + key * stride, stride, 1, q_t_ + column, width(), s_ + key * width() + column,
-                width(), std::min(trim, n_keys - key), width() - column, depth, false});
+      multiply({key_rows_ + key * key_stride_, key_stride_, 1, q_t_ + column, width(),
+                s_ + key * width() + column, width(), std::min(trim, n_keys - key),
+                width() - column, depth, false});
     }
   }
 
   // o += s^T values; on the diagonal without the keys that none of the rows sees.
-  void add_values(Index begin, Index n_keys, bool masked, Index value_stride, bool is_first,
-                  float* o) {
+  void add_values(Index begin, Index n_keys, bool masked, bool is_first, float* o) {
     const Index n = padded(shape_.value), group = masked ? kTrim : block_.rows;
     for (Index r = 0; r < block_.rows; r += group) {
       const Index rows = std::min(group, block_.rows - r);
       const Index seen = std::clamp<Index>(position(r + rows - 1) - begin + 1, 0, n_keys);
-      multiply({s_ + r, 1, width(), value_rows_, value_stride, o + r * n, n, rows, n,
+      multiply({s_ + r, 1, width(), value_rows_, value_stride_, o + r * n, n, rows, n,
                 pairs_ ? (seen + 1) / 2 : seen, !is_first});
     }
   }
@@ -284,14 +293,14 @@ class BlockPass {
 
   const AttentionKernels& kernels_;
   const AttentionShape& shape_;
-  const Problem<E>& p_;
+  const Problem<Rows>& p_;
   const Block& block_;
   float scale_;
   const PairKernels* pairs_;  // or null: everything in FP32
-  const float* keys_in_place_ = nullptr;
   float *q_t_ = nullptr, *last_key_ = nullptr, *shrink_ = nullptr, *s_ = nullptr;
   float *keys_ = nullptr, *values_ = nullptr;
-  const float* value_rows_ = nullptr;
+  const float *key_rows_ = nullptr, *value_rows_ = nullptr;
+  Index key_stride_ = 0, value_stride_ = 0;
 };
 
 std::vector<Block> blocks_of(const AttentionShape& shape, Index problem, Index T) {
@@ -304,8 +313,8 @@ std::vector<Block> blocks_of(const AttentionShape& shape, Index problem, Index T
   return blocks;
 }
 
-template <class E>
-void check(const AttentionShape& s, const Problem<E>& p) {
+template <class Rows>
+void check(const AttentionShape& s, const Problem<Rows>& p) {
   const Index T = p.q.extent(0);
   if (s.n_kv_heads != 1 && s.n_kv_heads != s.n_heads)
     throw ShapeError(fmt::format("attention_forward: {} key heads for {} heads; expected 1 or {}",
@@ -322,8 +331,8 @@ void check(const AttentionShape& s, const Problem<E>& p) {
 
 // A block on one thread, or, where there are fewer blocks than would keep the threads busy, a split
 // of a block. Both make the same partial results and merge them in the same order.
-template <class E>
-void run(const AttentionShape& shape, const std::vector<Problem<E>>& problems, float scale) {
+template <class Rows>
+void run(const AttentionShape& shape, const std::vector<Problem<Rows>>& problems, float scale) {
   const AttentionKernels& kernels = attention_kernels();
   std::vector<Block> blocks;
   for (std::size_t i = 0; i < problems.size(); ++i) {
@@ -332,7 +341,7 @@ void run(const AttentionShape& shape, const std::vector<Problem<E>>& problems, f
       blocks.push_back(b);
   }
   const auto pass_of = [&](const Block& b) {
-    return BlockPass<E>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b, scale);
+    return BlockPass<Rows>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b, scale);
   };
   struct Split {
     Index block, split;
@@ -407,13 +416,24 @@ float* attention_scratch(Index n) {
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
                        KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<float>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
+  run<KeyRows<float>>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
 }
 
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
                        KeyRows<BF16> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<BF16>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
+  run<KeyRows<BF16>>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
+}
+
+void attention_forward(const AttentionShape& shape, View2<const float> q, const Fp8LatentRows& rows,
+                       Index first_position, double scale, View2<float> out, View2<float> lse) {
+  if (shape.n_kv_heads != 1 || rows.row.dtype != DType::F8_E4M3 || shape.qk != rows.row.width() ||
+      shape.value != rows.row.latent)
+    throw ShapeError(fmt::format(
+        "attention_forward: {} key heads of {} and {}, but rows in FP8 hold {} + {} numbers for "
+        "all heads",
+        shape.n_kv_heads, shape.qk, shape.value, rows.row.latent, rows.row.rope));
+  run<Fp8LatentRows>(shape, {{q, rows, rows, first_position, out, lse}}, static_cast<float>(scale));
 }
 
 void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
@@ -425,12 +445,12 @@ void attention_forward_batch(const AttentionShape& shape, Index n_sequences, Vie
   check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
   check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
   const Index S = q.extent(0) / n_sequences;
-  std::vector<Problem<float>> problems;
+  std::vector<Problem<KeyRows<float>>> problems;
   for (Index b = 0; b < n_sequences; ++b)
     problems.push_back({q.rows(b * S, S), KeyRows<float>::of(k.rows(b * S, S)),
                         KeyRows<float>::of(v.rows(b * S, S)), 0, out.rows(b * S, S),
                         lse.empty() ? lse : lse.rows(b * S, S)});
-  run<float>(shape, problems, static_cast<float>(scale));
+  run<KeyRows<float>>(shape, problems, static_cast<float>(scale));
 }
 
 }  // namespace minke

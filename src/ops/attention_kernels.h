@@ -41,6 +41,16 @@ struct SoftmaxBackward {
   float scale, lse, delta;
 };
 
+// The codes of two neighbouring keys, each times its scale, rounded to BF16: as rows of keys, and
+// interleaved as values. Without a second key its numbers are zero and its row is not written.
+struct CodePair {
+  const E4M3* codes[2];  // the second may be null
+  float scale[2];
+  BF16* keys[2];
+  float* values;  // [n] pairs
+  Index n;
+};
+
 // Pairs: two BF16 numbers, the earlier one in the low half, in the place of an FP32 number.
 struct PairKernels {
   // Of pairs along k: an element is one chain over them; each adds its two products in FP32.
@@ -50,6 +60,7 @@ struct PairKernels {
   void (*pair_up)(const float* a, const float* b, float* to, Index n);
   // The same of BF16 numbers; b null: zeros.
   void (*interleave)(const BF16* a, const BF16* b, float* to, Index n);
+  void (*widen_codes)(const CodePair&);
 };
 
 struct AttentionKernels {
@@ -61,6 +72,7 @@ struct AttentionKernels {
   void (*blend)(float factor, float* y, float factor_x, const float* x, Index n);
   float (*exp)(float x);  // the exponential that the other kernels use
   void (*widen)(const BF16* x, float* y, Index n);
+  void (*widen_codes)(const E4M3* codes, float scale, float* y, Index n);  // y = codes * scale
   // to [columns, width]: column r is the row rows[r], 0 for r >= n_rows. width is a multiple of 16.
   void (*transpose)(const float* const* rows, Index n_rows, Index columns, float* to, Index width);
   const PairKernels* pairs;  // null where they are no faster than FP32

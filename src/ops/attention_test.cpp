@@ -1,5 +1,6 @@
 #include "ops/attention.h"
 
+#include "ops/attention_kernels.h"
 #include "ops/test_values.h"
 
 namespace minke {
@@ -201,6 +202,123 @@ TEST(Attention, ALatentRowsBitsDependOnItsKeysAlone) {
   });
 }
 
+// Rows in FP8 in pages that lie in falling order; what they hold, as numbers.
+struct CodedRows {
+  LatentRow row;
+  std::vector<float> memory;  // of 4 bytes each, so that scales are aligned
+  std::vector<const void*> pages;
+  Matrix<double> keys, values;
+
+  CodedRows(Index S, Index latent, Index rope)
+      : row{DType::F8_E4M3, latent, rope}, keys(S, row.width()), values(S, latent) {
+    // Whole tiles of small numbers, so that every kind of code occurs, subnormals too.
+    Matrix<float> random = Matrix<float>::random(S, row.width(), 2);
+    for (Index s = 0; s < S; ++s)
+      for (Index c = 0; c < latent; c += 3) random(s, c) *= 0x1p-12f;
+    const Index n_pages = (S + kKeyTile - 1) / kKeyTile;
+    const std::size_t page_floats = static_cast<std::size_t>(kKeyTile) * row.bytes() / 4;
+    memory.resize(static_cast<std::size_t>(n_pages) * page_floats);
+    Matrix<float> stored(S, row.width());
+    for (Index p = 0; p < n_pages; ++p) {
+      auto* page = reinterpret_cast<std::byte*>(
+          memory.data() + static_cast<std::size_t>(n_pages - 1 - p) * page_floats);
+      const Index begin = p * kKeyTile, n = std::min(kKeyTile, S - begin);
+      store_latent_rows(row, random.view().rows(begin, n), page);
+      load_latent_rows(row, page, stored.view().rows(begin, n));
+      pages.push_back(page);
+    }
+    for (Index s = 0; s < S; ++s)
+      for (Index d = 0; d < row.width(); ++d) {
+        keys(s, d) = stored(s, d);
+        if (d < latent) values(s, d) = stored(s, d);
+      }
+  }
+  Fp8LatentRows first(Index n) const { return {row, pages, n}; }
+};
+
+// value = C and qk = C + R: ragged last tiles, one number, an odd latent, the report's sizes.
+const Case kCodedCases[] = {
+    {{5, 1, 40, 32}, 3, 700},     {{1, 1, 3, 1}, 1, 0},      {{16, 1, 140, 129}, 9, 127},
+    {{8, 1, 49, 33}, 2, 63},      {{130, 1, 20, 16}, 2, 30}, {{3, 1, 300, 290}, 65, 1},
+    {{16, 1, 576, 512}, 1, 1100},
+};
+
+TEST(Attention, RowsInFp8AgreeWithTheDefinitionOnEveryForm) {
+  for (const Case& c : kCodedCases) {
+    SCOPED_TRACE(testing::Message() << "H " << c.shape.n_heads << " C " << c.shape.value);
+    const CodedRows rows(c.S(), c.shape.value, c.shape.qk - c.shape.value);
+    const Matrix<float> q = Matrix<float>::random(c.T, c.shape.n_heads * c.shape.qk, 1);
+    const Matrix<double> q64 = q.as<double>();
+    Matrix<double> out(c.T, c.shape.n_heads * c.shape.value), lse(c.T, c.shape.n_heads);
+    const double scale = static_cast<double>(scale_of(c));
+    reference::attention_forward<double>(c.shape, q64.view(), rows.keys.view(), rows.values.view(),
+                                         c.first, scale, out.view(), lse.view());
+    test::on_every_isa([&] {
+      Result r(c);
+      attention_forward(c.shape, q.view(), rows.first(c.S()), c.first, scale, r.out.view(),
+                        r.lse.view());
+      // In FP32 the codes are exact; with BF16 products queries, probabilities, and rows are
+      // rounded, 2^-9 each.
+      const bool rounded = attention_kernels().pairs != nullptr && c.shape.qk % 2 == 0;
+      test::expect_near(r.out, out, rounded ? 0x1p-6 : 4e-6, rounded ? 0x1p-7 : 1e-6, "out");
+      test::expect_near(r.lse, lse, rounded ? 0x1p-6 : 4e-6, rounded ? 0x1p-7 : 1e-6, "lse");
+    });
+  }
+}
+
+TEST(Attention, TheBitsOfARowInFp8DependOnItsKeysAloneOnAnyThreads) {
+  const Case c{{4, 1, 140, 130}, 150, 451};
+  const CodedRows rows(c.S(), 130, 10);
+  const Matrix<float> q = Matrix<float>::random(c.T, 4 * 140, 1);
+  test::on_every_isa([&] {
+    Result all(c);
+    attention_forward(c.shape, q.view(), rows.first(c.S()), c.first, 0.2f, all.out.view(),
+                      all.lse.view());
+    for (const int threads : {1, 3}) {
+      set_threads(threads);
+      for (const Index chunk : {Index{1}, Index{37}, Index{64}})
+        for (Index begin = 0; begin < c.T; begin += chunk) {
+          const Index n = std::min(chunk, c.T - begin);
+          Result part(Case{c.shape, n, 0});
+          attention_forward(c.shape, q.view().rows(begin, n), rows.first(c.first + begin + n),
+                            c.first + begin, 0.2f, part.out.view(), part.lse.view());
+          for (Index t = 0; t < n; ++t)
+            for (Index i = 0; i < part.out.columns; ++i)
+              ASSERT_EQ(part.out(t, i), all.out(begin + t, i)) << begin + t << " by " << chunk;
+        }
+    }
+    set_threads(available_cores());
+  });
+}
+
+// Rows in FP8 are multiplied as rows in BF16 that hold the same numbers: nothing but the rounding
+// of code * scale, once, stands between them.
+TEST(Attention, RowsInFp8GiveTheBitsOfTheSameNumbersInOtherRows) {
+  const Case c{{6, 1, 96, 80}, 2, 200};
+  const CodedRows rows(c.S(), 80, 16);
+  Matrix<float> same(c.S(), 96);
+  for (Index s = 0; s < c.S(); ++s)
+    for (Index d = 0; d < 96; ++d) same(s, d) = static_cast<float>(rows.keys(s, d));
+  std::vector<BF16> rounded(same.data.begin(), same.data.end());
+  const Matrix<float> q = Matrix<float>::random(c.T, 6 * 96, 1);
+  test::on_every_isa([&] {
+    Result coded(c), other(c);
+    attention_forward(c.shape, q.view(), rows.first(c.S()), c.first, 0.2f, coded.out.view(),
+                      coded.lse.view());
+    if (attention_kernels().pairs) {
+      const auto keys = KeyRows<BF16>::of(View2<const BF16>(rounded.data(), {c.S(), 96}));
+      attention_forward(c.shape, q.view(), keys, keys, c.first, 0.2f, other.out.view(),
+                        other.lse.view());
+    } else {
+      const auto keys = KeyRows<float>::of(same.view());
+      attention_forward(c.shape, q.view(), keys, keys, c.first, 0.2f, other.out.view(),
+                        other.lse.view());
+    }
+    test::expect_same_bits(coded.out, other.out);
+    test::expect_same_bits(coded.lse, other.lse);
+  });
+}
+
 TEST(Attention, MissingRowsAndOtherHeadCountsAreRefused) {
   const Case c{{4, 4, 8, 8}, 3, 2};
   Inputs in(c);
@@ -210,6 +328,12 @@ TEST(Attention, MissingRowsAndOtherHeadCountsAreRefused) {
                ShapeError);
   EXPECT_THROW(attention_forward({4, 2, 8, 8}, in.q.view(), KeyRows<float>::of(in.k.view()),
                                  KeyRows<float>::of(in.v.view()), 2, 1, r.out.view()),
+               ShapeError);
+  const CodedRows rows(5, 6, 2);
+  Result one({{4, 1, 8, 6}, 3, 2});
+  EXPECT_THROW(attention_forward({4, 1, 8, 5}, in.q.view(), rows.first(5), 2, 1, one.out.view()),
+               ShapeError);
+  EXPECT_THROW(attention_forward({4, 1, 8, 6}, in.q.view(), rows.first(4), 2, 1, one.out.view()),
                ShapeError);
 }
 

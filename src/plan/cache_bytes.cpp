@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "ops/latent_rows.h"
+
 namespace minke {
 
 CacheRow grouped_cache(const PlanModel& model, Index heads, Index size) {
@@ -17,6 +19,12 @@ CacheRow cache_row(const PlanModel& model) {
   if (model.attention == AttentionKind::Grouped)
     return grouped_cache(model, model.num_key_value_heads, model.head_dim);
   return {"MLA", model.num_hidden_layers, model.kv_lora_rank + model.qk_rope_head_dim};
+}
+
+double fp8_cache_bytes(const PlanModel& model) {
+  if (model.attention != AttentionKind::Latent) return 0;
+  const LatentRow row{DType::F8_E4M3, model.kv_lora_rank, model.qk_rope_head_dim};
+  return static_cast<double>(model.num_hidden_layers) * static_cast<double>(row.bytes());
 }
 
 std::vector<CacheRow> cache_alternatives(const PlanModel& model) {

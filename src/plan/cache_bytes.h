@@ -25,6 +25,10 @@ struct CacheRow {
 
 CacheRow cache_row(const PlanModel& model);
 
+// Bytes of a token of MLA with c_kv in E4M3 and its scales (ops/latent_rows.h), all layers; 0 for
+// other schemes.
+double fp8_cache_bytes(const PlanModel& model);
+
 // The same model with heads of its value size cached in another way: MHA, GQA of 8 groups, MQA,
 // and for MLA the expanded form; not the way it is.
 std::vector<CacheRow> cache_alternatives(const PlanModel& model);

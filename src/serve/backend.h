@@ -7,11 +7,11 @@
 
 namespace minke {
 
-// Every function as in BatchEngine.
+// Every function as in BatchEngine; submit as submit_together.
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) = 0;
+  virtual std::vector<RequestId> submit(std::vector<Submission> submissions) = 0;
   virtual void cancel(RequestId id) = 0;
   virtual BatchStatistics statistics() const = 0;
   virtual bool drain(double timeout_s) = 0;
@@ -21,8 +21,8 @@ class EngineBackend : public Backend {
  public:
   // The engine must outlive it.
   explicit EngineBackend(BatchEngine& engine) : engine_(engine) {}
-  RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) override {
-    return engine_.submit(std::move(request), std::move(sink));
+  std::vector<RequestId> submit(std::vector<Submission> submissions) override {
+    return engine_.submit_together(std::move(submissions));
   }
   void cancel(RequestId id) override { engine_.cancel(id); }
   BatchStatistics statistics() const override { return engine_.statistics(); }

@@ -1,5 +1,7 @@
 #include "serve/chat_generation.h"
 
+#include <algorithm>
+
 #include "serve/random_id.h"
 
 namespace minke {
@@ -27,6 +29,7 @@ bool ChatGeneration::take_token(Index index, ScoredToken token) {
 
 void ChatGeneration::take_finish(Index index, FinishReason reason) {
   Choice& choice = choices_[static_cast<std::size_t>(index)];
+  choice.ended_by_id = reason == FinishReason::Stop && !choice.reader.stopped();
   take(index, choice.reader.finish());
   choice.finish = finish_name(reason, choice.reader.n_calls() > 0);
   if (streaming()) send_chunk(chat_chunk_choice(index, ApiJson::object(), nullptr, choice.finish));
@@ -79,6 +82,11 @@ ApiJson ChatGeneration::choices() {
                     {"logprobs", std::move(choices_[i].logprobs)},
                     {"finish_reason", choices_[i].finish}});
   return list;
+}
+
+Index ChatGeneration::uncounted_tokens() const {
+  return std::count_if(choices_.begin(), choices_.end(),
+                       [](const Choice& choice) { return choice.ended_by_id; });
 }
 
 Index ChatGeneration::reasoning_tokens() const {

@@ -23,6 +23,9 @@ class ChatGeneration : public Generation {
   void take_finish(Index choice, FinishReason reason) override;
   ApiJson choices() override;
   Index reasoning_tokens() const override;
+  // The end of sentence is no part of what was written: usage counts the tokens that `logprobs` and
+  // the text have, as OpenAI's does.
+  Index uncounted_tokens() const override;
 
  private:
   struct Call {
@@ -35,6 +38,7 @@ class ChatGeneration : public Generation {
     std::vector<Call> calls = {};
     ApiJson logprobs = {};
     const char* finish = nullptr;
+    bool ended_by_id = false;
   };
   void take(Index index, AnswerDelta delta);
   void keep(Choice& choice, AnswerDelta delta);

@@ -12,17 +12,17 @@ class Generation::Sink : public RequestSink {
 
   void on_prompt(std::vector<ScoredToken> tokens) override {
     const std::lock_guard lock(owner_->mutex_);
-    if (!owner_->silent()) owner_->take_prompt(prompt_, std::move(tokens));
+    if (!owner_->gone_) owner_->take_prompt(prompt_, std::move(tokens));
   }
   bool on_token(Index choice, ScoredToken token) override {
     const std::lock_guard lock(owner_->mutex_);
-    if (owner_->silent()) return false;
+    if (owner_->gone_) return false;
     owner_->note_token(first_choice_ + choice);
     return owner_->take_token(first_choice_ + choice, std::move(token));
   }
   void on_finish(Index choice, FinishReason reason) override {
     const std::lock_guard lock(owner_->mutex_);
-    if (!owner_->silent()) owner_->take_finish(first_choice_ + choice, reason);
+    if (!owner_->gone_) owner_->take_finish(first_choice_ + choice, reason);
   }
   void on_done(const RequestUsage& usage) override { owner_->prompt_done(usage); }
 
@@ -40,30 +40,19 @@ void Generation::run(std::vector<GenerationRequest> requests) {
   reply_->on_gone([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->gone();
   });
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    try {
-      const RequestId id =
-          backend_.submit(std::move(requests[i]), std::make_shared<Sink>(shared_from_this(), i));
-      const std::lock_guard lock(mutex_);
-      ids_.push_back(id);
-    } catch (...) {
-      withdraw();
-      throw;
-    }
+  std::vector<Submission> submissions;
+  for (GenerationRequest& request : requests) {
+    const auto prompt = static_cast<Index>(submissions.size());
+    submissions.push_back({std::move(request), std::make_shared<Sink>(shared_from_this(), prompt)});
   }
+  std::vector<RequestId> ids = backend_.submit(std::move(submissions));
   const std::lock_guard lock(mutex_);
+  ids_ = std::move(ids);
   if (gone_)
     for (const RequestId id : ids_) backend_.cancel(id);
   submitted_ = true;
   if (streaming()) ensure_started();
   if (n_pending_ == 0) complete();
-}
-
-// Not all prompts fit into the queue: the answer will be an error.
-void Generation::withdraw() {
-  const std::lock_guard lock(mutex_);
-  withdrawn_ = true;
-  for (const RequestId id : ids_) backend_.cancel(id);
 }
 
 void Generation::gone() {
@@ -73,7 +62,7 @@ void Generation::gone() {
 }
 
 void Generation::ensure_started() {
-  if (started_ || silent()) return;
+  if (started_ || gone_) return;
   started_ = true;
   reply_->start_stream({.content_type = "text/event-stream",
                         .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}});
@@ -102,14 +91,13 @@ void Generation::prompt_done(const RequestUsage& usage) {
   sum.cached_tokens += usage.cached_tokens;
   sum.completion_tokens += usage.generated_tokens;
   --n_pending_;
-  // Before that the others are still being submitted, and may be refused.
-  if (n_pending_ == 0 && submitted_) complete();
+  if (n_pending_ == 0 && submitted_) complete();  // else run() does
 }
 
 void Generation::complete() {
-  if (withdrawn_) return;
   RequestRecord& record = settings_.record;
   record.status = gone_ ? 499 : 200;
+  record.usage.completion_tokens -= std::min(uncounted_tokens(), record.usage.completion_tokens);
   record.usage.reasoning_tokens = std::min(reasoning_tokens(), record.usage.completion_tokens);
   double seconds = 0;
   Index n = 0;

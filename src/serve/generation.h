@@ -43,6 +43,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   virtual void take_finish(Index choice, FinishReason reason) = 0;
   virtual ApiJson choices() = 0;  // without stream, at the end
   virtual Index reasoning_tokens() const { return 0; }
+  virtual Index uncounted_tokens() const { return 0; }  // generated, but not of the answer's usage
 
   bool streaming() const { return settings_.stream; }
   void send_chunk(ApiJson choice);
@@ -56,8 +57,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
     Index n_tokens = 0;
   };
 
-  bool silent() const { return gone_ || withdrawn_; }  // nobody listens any more
-  void withdraw();
   void ensure_started();
   void note_token(Index choice);
   void prompt_done(const RequestUsage& usage);
@@ -72,7 +71,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::vector<RequestId> ids_;
   std::vector<Pace> paces_;
   std::size_t n_pending_ = 0;  // prompts
-  bool submitted_ = false, started_ = false, gone_ = false, withdrawn_ = false;
+  bool submitted_ = false, started_ = false, gone_ = false;
 };
 
 }  // namespace minke

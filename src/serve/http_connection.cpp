@@ -99,7 +99,8 @@ HttpConnection::HttpConnection(Socket socket, HttpContext& context)
     : socket_(std::move(socket)),
       context_(context),
       read_deadline_(*context.io),
-      write_deadline_(*context.io) {}
+      write_deadline_(*context.io),
+      comment_timer_(*context.io) {}
 
 void HttpConnection::start() {
   Error ignored;
@@ -129,6 +130,7 @@ void HttpConnection::close() {
   socket_.close(ignored);
   read_deadline_.cancel();
   write_deadline_.cancel();
+  comment_timer_.cancel();
   if (const auto gone = std::exchange(gone_, nullptr)) gone();
   context_.on_closed(shared_from_this());
 }
@@ -159,6 +161,7 @@ void HttpConnection::read_header() {
   parser_.emplace();
   parser_->header_limit(static_cast<std::uint32_t>(context_.settings.max_header_bytes));
   parser_->body_limit(context_.settings.max_body_bytes);
+  parser_->get().body().share = std::make_shared<BodyBudget::Share>(context_.bodies);
   expire_after(read_deadline_, context_.settings.header_timeout_s, &HttpConnection::too_slow);
   reading_ = true;
   http::async_read_header(
@@ -201,6 +204,9 @@ void HttpConnection::on_request(Error error) {
 void HttpConnection::reject(Error error) {
   if (error == http::error::end_of_stream || error == asio::error::operation_aborted)
     return close();
+  if (error == boost::system::errc::no_buffer_space)
+    return refuse(503, fmt::format("the requests that are being read have {} bytes, as many as may",
+                                   context_.settings.max_bodies_bytes));
   const bool from_http =
       error.category() == http::make_error_code(http::error::bad_value).category();
   if (!from_http) return close();  // the connection broke
@@ -230,10 +236,11 @@ void HttpConnection::dispatch() {
   gone_ = nullptr;
   HttpRequest request{.method = text_of(message.method_string()),
                       .path = path_of(text_of(message.target())),
-                      .body = std::move(message.body()),
+                      .body = std::move(message.body().bytes),
                       .authorization = text_of(message[http::field::authorization]),
                       .origin = text_of(message[http::field::origin]),
-                      .if_none_match = text_of(message[http::field::if_none_match])};
+                      .if_none_match = text_of(message[http::field::if_none_match]),
+                      .share = std::move(message.body().share)};
   auto reply = std::make_shared<Exchange>(weak_from_this(), context_.io, ++exchange_number_);
   watch();
   context_.handler(std::move(request), std::move(reply));
@@ -313,10 +320,25 @@ void HttpConnection::start_stream(HttpResponse head) {
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;  // the end of the connection is the end of the answer
   queue(head_of(head, chunked_ ? "Transfer-Encoding: chunked\r\n" : ""));
+  last_event_ = std::chrono::steady_clock::now();
+  comment_when_quiet();
+}
+
+// One timer a stream that looks when the last event was: none has to be set for each token.
+void HttpConnection::comment_when_quiet() {
+  if (!answer_started_ || answer_complete_) return;  // it ended while the timer was on its way
+  const auto quiet = std::chrono::duration<double>(std::chrono::steady_clock::now() - last_event_);
+  double left = context_.settings.comment_after_s - quiet.count();
+  if (left <= 0) {
+    write_stream(": keep-alive\n\n");
+    left = context_.settings.comment_after_s;
+  }
+  expire_after(comment_timer_, left, &HttpConnection::comment_when_quiet);
 }
 
 void HttpConnection::write_stream(std::string bytes) {
   if (!answer_started_ || answer_complete_ || bytes.empty()) return;
+  last_event_ = std::chrono::steady_clock::now();
   queue(chunked_ ? fmt::format("{:x}\r\n{}\r\n", bytes.size(), bytes) : std::move(bytes));
 }
 
@@ -324,6 +346,7 @@ void HttpConnection::finish_stream() {
   if (!answer_started_ || answer_complete_) return;
   answer_complete_ = true;
   gone_ = nullptr;
+  comment_timer_.cancel();
   if (chunked_) return queue("0\r\n\r\n");
   if (!writing_) answer_sent();
 }

@@ -6,6 +6,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -16,9 +17,13 @@
 
 namespace minke {
 
-// A body as a string that grows with what arrives, never by what Content-Length promises.
+// A body as a string that grows with what arrives, never by what Content-Length promises, and takes
+// its bytes from the server's budget; no_buffer_space when that is used up.
 struct GrowingBody {
-  using value_type = std::string;
+  struct value_type {
+    std::string bytes;
+    std::shared_ptr<BodyBudget::Share> share;
+  };
   class reader {
    public:
     template <bool isRequest, class Fields>
@@ -33,7 +38,11 @@ struct GrowingBody {
       for (auto at = boost::asio::buffer_sequence_begin(buffers);
            at != boost::asio::buffer_sequence_end(buffers); ++at) {
         const boost::asio::const_buffer part(*at);
-        body_.append(static_cast<const char*>(part.data()), part.size());
+        if (!body_.share->take(part.size())) {
+          error = make_error_code(boost::system::errc::no_buffer_space);
+          return n;
+        }
+        body_.bytes.append(static_cast<const char*>(part.data()), part.size());
         n += part.size();
       }
       return n;
@@ -55,6 +64,7 @@ struct HttpContext {
   std::function<void(const std::shared_ptr<HttpConnection>&)> on_closed;
   // A reply may be used when the server has long been destroyed: it keeps this alive.
   std::shared_ptr<boost::asio::io_context> io;
+  const std::shared_ptr<BodyBudget> bodies;
   bool draining = false;
 };
 
@@ -92,6 +102,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void send(HttpResponse response);
   void start_stream(HttpResponse head);
   void write_stream(std::string bytes);
+  void comment_when_quiet();
   void finish_stream();
   std::string head_of(const HttpResponse& response, std::string_view framing);
   void queue(std::string bytes);
@@ -108,7 +119,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   State state_ = State::Idle;
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  Timer read_deadline_, write_deadline_;
+  Timer read_deadline_, write_deadline_, comment_timer_;
+  std::chrono::steady_clock::time_point last_event_ = {};
   std::size_t discarded_ = 0;
 
   std::deque<std::string> unsent_;

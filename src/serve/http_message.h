@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "serve/body_budget.h"
+
 namespace minke {
 
 struct HttpRequest {
@@ -15,6 +17,7 @@ struct HttpRequest {
   std::string body;
   // Of the header; empty when absent.
   std::string authorization, origin, if_none_match;
+  std::shared_ptr<BodyBudget::Share> share;  // of the server's memory for bodies, while this lives
 };
 
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;

@@ -57,7 +57,8 @@ class HttpServer::Listener {
                  .handler = std::move(handler),
                  .error_body = std::move(error_body),
                  .on_closed = [this](const auto& connection) { forget(connection); },
-                 .io = io_},
+                 .io = io_,
+                 .bodies = std::make_shared<BodyBudget>(settings.max_bodies_bytes)},
         acceptor_(*io_),
         retry_(*io_) {
     listen();

@@ -8,7 +8,8 @@
 // A client that closes its connection is noticed while its answer is being made: its end of stream
 // is seen, 50 ms later an interim line (": " in an event stream, else 102 Processing) is sent, and
 // a closed socket answers that with a reset. A client that has closed only its sending side gets
-// its answer.
+// its answer. An event stream that has nothing to say, because its request waits in the queue or
+// its prompt is long, gets a comment (": keep-alive") now and then, so that proxies keep it open.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,12 +26,14 @@ struct HttpSettings {
   std::size_t max_connections = 4096;
   std::size_t max_header_bytes = std::size_t{16} << 10;
   std::size_t max_body_bytes = std::size_t{8} << 20;
+  std::size_t max_bodies_bytes = std::size_t{256} << 20;  // of all requests that are being read
   double header_timeout_s = 10;  // from its first byte, or from the beginning of the connection
   double body_timeout_s = 60;
   double idle_timeout_s = 75;   // between requests
   double write_timeout_s = 60;  // a client that reads nothing for so long is gone
   std::size_t max_unsent_bytes = std::size_t{16} << 20;  // the same for one that reads too slowly
-  HttpHeaders headers = {};                              // of every answer
+  double comment_after_s = 15;  // an event stream in which nothing happens gets a comment so often
+  HttpHeaders headers = {};     // of every answer
 };
 
 class HttpServer {

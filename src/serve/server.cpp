@@ -22,7 +22,9 @@ HttpSettings with_headers(const ServerSettings& settings) {
 }
 
 HttpResponse bad_http(int status, std::string_view message) {
-  return error_response(ApiError(status, std::string(message)));
+  ApiError error(status, std::string(message));
+  if (status == 503) error.retry_after_s = 1;
+  return error_response(error);
 }
 
 HttpResponse preflight(std::string_view method) {
@@ -127,10 +129,11 @@ void ApiServer::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
     const std::string method(method_of(match->route));
     if (request.method == "OPTIONS" && !settings_.cors_origin.empty())
       return send(preflight(method), *reply, record);
-    if (request.method != method) {
+    const bool is_head = request.method == "HEAD" && method == "GET";  // sent without its body
+    if (request.method != method && !is_head) {
       HttpResponse response = error_response(
           ApiError(405, fmt::format("{} takes {} only", name_of(match->route), method)));
-      response.headers.emplace_back("Allow", method);
+      response.headers.emplace_back("Allow", method == "GET" ? "GET, HEAD" : method);
       return send(std::move(response), *reply, record);
     }
     if (method == "GET") return send(answer_get(*match, request), *reply, record);

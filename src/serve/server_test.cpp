@@ -38,20 +38,26 @@ class FakeBackend : public Backend {
  public:
   std::string answer = "hello";
   bool endless = false;
-  std::size_t most = 1000;  // requests at once
+  bool silent = false;      // nothing comes until it is cancelled: it waits in the queue
+  bool ends_by_id = false;  // the end of sentence was generated as well
+  std::size_t most = 1000;  // requests at once; those that come together count as one
 
   ~FakeBackend() override {
     for (std::thread& thread : threads_) thread.join();
   }
-  RequestId submit(GenerationRequest request, std::shared_ptr<RequestSink> sink) override {
+  std::vector<RequestId> submit(std::vector<Submission> submissions) override {
     const std::lock_guard lock(mutex_);
     if (running_.size() >= most) throw QueueFull("the queue is full", 3);
-    const RequestId id = ++last_;
-    running_.insert(id);
-    threads_.emplace_back([this, id, sink = std::move(sink), n = request.n_choices,
-                           prompt = static_cast<Index>(request.prompt.size()),
-                           limit = request.max_tokens] { run(id, *sink, n, prompt, limit); });
-    return id;
+    std::vector<RequestId> ids;
+    for (Submission& s : submissions) {
+      const RequestId id = ++last_;
+      ids.push_back(id);
+      running_.insert(id);
+      threads_.emplace_back([this, id, sink = std::move(s.sink), n = s.request.n_choices,
+                             prompt = static_cast<Index>(s.request.prompt.size()),
+                             limit = s.request.max_tokens] { run(id, *sink, n, prompt, limit); });
+    }
+    return ids;
   }
   void cancel(RequestId id) override {
     const std::lock_guard lock(mutex_);
@@ -72,6 +78,7 @@ class FakeBackend : public Backend {
   }
   void run(RequestId id, RequestSink& sink, Index n, Index prompt, Index limit) {
     RequestUsage usage{.prompt_tokens = prompt};
+    while (silent && wanted(id)) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     for (Index choice = 0; choice < n; ++choice) {
       FinishReason reason = FinishReason::Stop;
       Index sent = 0;
@@ -83,7 +90,7 @@ class FakeBackend : public Backend {
         if (!sink.on_token(choice, {.id = byte, .logprob = -0.5f, .top = {}})) break;
         if (endless) std::this_thread::sleep_for(std::chrono::milliseconds(2));
       }
-      usage.generated_tokens += sent;
+      usage.generated_tokens += sent + (ends_by_id && reason == FinishReason::Stop);
       sink.on_finish(choice, wanted(id) ? reason : FinishReason::Cancelled);
     }
     cancel(id);
@@ -301,13 +308,101 @@ TEST_F(ServerThreads, OtherMethodsGet405WithAllow) {
 TEST_F(ServerThreads, AFullQueueIs429WithRetryAfter) {
   start();
   ready();
-  backend_.most = 2;
-  backend_.endless = true;  // or the first might have ended before the third comes
-  const std::string answer =
-      ask(post("/v1/completions", R"({"model":"bytes","prompt":["a","b","c"],"max_tokens":2000})"));
+  backend_.most = 1;
+  backend_.silent = true;  // or the first might have ended before the second comes
+  Client first(server_->port());
+  first.send(post(kChat, chat_body()));
+  for (int i = 0; i < 500 && backend_.statistics().running == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  const std::string answer = ask(post(kChat, chat_body()));
   EXPECT_NE(answer.find("429"), std::string::npos) << answer;
   EXPECT_NE(answer.find("Retry-After: 3"), std::string::npos);
+  first.close();
   EXPECT_TRUE(becomes_idle());
+}
+
+TEST_F(ServerThreads, PromptsOfOneRequestAreTakenTogether) {
+  start();
+  ready();
+  backend_.most = 1;
+  const std::string answer =
+      ask(post("/v1/completions", R"({"model":"bytes","prompt":["a","b","c"],"max_tokens":9})"));
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 200")) << answer;
+  for (const char* index : {R"("index":0)", R"("index":1)", R"("index":2)"})
+    EXPECT_NE(answer.find(index), std::string::npos) << answer;
+}
+
+TEST_F(ServerThreads, HeadAnswersAsGetWithoutABody) {
+  start();
+  ready();
+  for (const char* path : {"/health", "/v1/models", "/metrics", "/", "/nothing"}) {
+    const auto head_of = [&](const char* method) {
+      std::string answer = ask(fmt::format("{} {} HTTP/1.1\r\n\r\n", method, path));
+      const std::size_t end = answer.find("\r\n\r\n") + 4;
+      if (std::string_view(method) == "HEAD") EXPECT_EQ(answer.size(), end) << path;
+      answer.resize(end);
+      return answer.substr(0, answer.find("Date: ")) + answer.substr(answer.find("GMT"));
+    };
+    const std::string get = head_of("GET"), head = head_of("HEAD");
+    if (std::string_view(path) != "/metrics") EXPECT_EQ(head, get) << path;  // it counts requests
+    EXPECT_NE(head.find("Content-Length: "), std::string::npos) << path;
+  }
+  EXPECT_NE(ask("DELETE /health HTTP/1.1\r\n\r\n").find("Allow: GET, HEAD"), std::string::npos);
+  EXPECT_TRUE(ask("HEAD /v1/chat/completions HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+}
+
+TEST_F(ServerThreads, AWaitingStreamGetsComments) {
+  ServerSettings settings;
+  settings.http.comment_after_s = 0.05;
+  start(settings);
+  ready();
+  backend_.silent = true;
+  Client client(server_->port());
+  client.send(post(kChat, chat_body(R"(,"stream":true)")));
+  EXPECT_NE(client.read_until(": keep-alive\n\n").find("text/event-stream"), std::string::npos);
+  EXPECT_NE(client.read_until(": keep-alive\n\n").find(": keep-alive"), std::string::npos);
+  client.close();
+  EXPECT_TRUE(becomes_idle());
+}
+
+// A body that is being read keeps its share; others are refused until it is gone.
+TEST_F(ServerThreads, BodiesTogetherHaveABudget) {
+  ServerSettings settings;
+  settings.http.max_bodies_bytes = 3000;
+  start(settings);
+  ready();
+  const std::string body = fmt::format(R"({{"prompt":"{}"}})", std::string(2000, 'a'));
+  const std::string request = post("/tokenize", body);
+  // Shares come and go a moment before and after what a client sees of them.
+  const auto ask_until = [&](std::string_view status) {
+    std::string answer;
+    for (int i = 0; i < 500 && !answer.starts_with(status); ++i) answer = ask(request);
+    EXPECT_TRUE(answer.starts_with(status)) << answer;
+    return answer;
+  };
+  Client slow(server_->port());
+  slow.send(request.substr(0, request.size() - 1));
+  EXPECT_NE(ask_until("HTTP/1.1 503").find("Retry-After: "), std::string::npos);
+  EXPECT_TRUE(ask(post("/tokenize", R"({"prompt":"ab"})")).starts_with("HTTP/1.1 200"));
+  slow.send(request.substr(request.size() - 1));
+  EXPECT_NE(slow.read_until("max_model_len").find("200 OK"), std::string::npos);
+  for (int i = 0; i < 5; ++i) ask_until("HTTP/1.1 200");
+}
+
+// One log-probability a token of the text, and usage counts those: not the end of sentence.
+TEST_F(ServerThreads, UsageOfAChatCountsTheTokensThatItsTextHas) {
+  start();
+  ready();
+  backend_.ends_by_id = true;
+  const std::string answer = ask(post(kChat, chat_body(R"(,"logprobs":true,"n":2)")));
+  std::size_t entries = 0;
+  for (std::size_t at = 0; (at = answer.find("\"top_logprobs\"", at)) != std::string::npos; ++at)
+    ++entries;
+  EXPECT_EQ(entries, 2u * 5) << answer;
+  EXPECT_NE(answer.find(R"("completion_tokens":10)"), std::string::npos) << answer;
+  const std::string stream = ask(
+      post(kChat, chat_body(R"(,"n":2,"stream":true,"stream_options":{"include_usage":true})")));
+  EXPECT_NE(stream.find(R"("completion_tokens":10)"), std::string::npos) << stream;
 }
 
 TEST_F(ServerThreads, AClientThatLeavesCancelsItsRequest) {
