@@ -18,6 +18,7 @@ import html.parser
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -171,7 +172,7 @@ def files_of(root, package, pattern):
 
 
 def texts(root, package):
-    yield from files_of(root, package, r"\.(txt|rst|md|markdown|pod)$")
+    yield from files_of(root, package, r"(?i)\.(txt|rst|md|markdown|pod)$")
 
 
 def pages(root, package):
@@ -284,6 +285,8 @@ def unpack(debs, names, root):
 
 def extract(args):
     os.makedirs(args.out, exist_ok=True)
+    for left in glob.glob(os.path.join(args.out, ".unpacked-*")):  # by a run that was killed
+        shutil.rmtree(left)
     for package in chosen(args.all):
         if os.path.exists(os.path.join(args.out, package.name + ".jsonl")):
             continue

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -28,6 +29,18 @@ using Clock = std::chrono::steady_clock;
 
 // Names of sources are held in memory: a name for every document is a mistake.
 constexpr std::size_t kMostSources = 65536;
+
+// Files of the result must not become input of the next run that goes on with it.
+void check_apart(const ShardBuild& build) {
+  const fs::path out = fs::weakly_canonical(fs::absolute(build.out));
+  for (const std::string& in : build.in) {
+    const fs::path folder = fs::weakly_canonical(fs::absolute(in));
+    const auto end = std::mismatch(folder.begin(), folder.end(), out.begin(), out.end()).first;
+    if (fs::is_directory(folder) && end == folder.end())
+      throw ConfigError(
+          fmt::format("--out {} lies in the input {}; give another place", build.out, in));
+  }
+}
 
 struct EncodedDocument {
   std::vector<std::int32_t> train, held_out;  // empty: nothing of it goes there
@@ -317,6 +330,7 @@ class Build {
 }  // namespace
 
 Json build_shards(const ShardBuild& build, FunctionRef<bool()> stop) {
+  check_apart(build);
   return Build(build, stop).run();
 }
 

@@ -222,6 +222,25 @@ TEST_F(Shards, AnotherRunsDirectoryIsNotTouched) {
   run(other);
 }
 
+// A kill between the last file and the rename.
+TEST_F(Shards, AWholeButUnnamedDirectoryIsPutInPlace) {
+  put_mixed_input();
+  run(build("out"));
+  const auto expected = files("out");
+  fs::rename(dir / "out", dir / "out.partial");
+  put("out.partial/state.json", "left over");
+  put("out.partial/documents", "left over");
+  put("out.partial/state.json.partial-1-0", "left over");
+  run(build("out"));
+  EXPECT_EQ(files("out"), expected);
+}
+
+TEST_F(Shards, TheResultMustNotLieInTheInput) {
+  put_mixed_input();
+  EXPECT_HOLDS(error_of([&] { run(build("in/out")); }), "lies in the input");
+  run(build("in-out"));  // only begins like it
+}
+
 TEST_F(Shards, NoTextIsAnError) {
   fs::create_directories(dir / "in");
   EXPECT_HOLDS(error_of([&] { run(build("out")); }), "no text in");
