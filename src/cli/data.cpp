@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "data/shard_build.h"
+#include "data/shard_manifest.h"
 
 namespace minke {
 namespace {

@@ -91,6 +91,7 @@ class Decision {
   template <class Key, class Take>
   void each_bucket(Key key, Take take) {
     std::vector<KeyedDocument> keyed;
+    keyed.reserve(records_.size());
     for (std::size_t i = 0; i < records_.size(); ++i)
       if (is_kept(outcomes_[i])) keyed.push_back({key(records_[i]), static_cast<Number>(i)});
     std::sort(keyed.begin(), keyed.end());

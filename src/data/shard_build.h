@@ -34,7 +34,4 @@ struct ShardBuild {
 // call then goes on), ConfigError when build.out or OUT.partial belongs to another build.
 nlohmann::ordered_json build_shards(const ShardBuild& build, FunctionRef<bool()> stop);
 
-// The counts of a manifest as lines for the user.
-std::string describe_manifest(const nlohmann::ordered_json& manifest);
-
 }  // namespace minke

@@ -8,7 +8,6 @@
 
 #include "base/files.h"
 #include "base/hash.h"
-#include "data/shard_build.h"
 #include "data/shard_format.h"
 #include "data/skipped_log.h"
 

@@ -32,4 +32,7 @@ struct ManifestParts {
 // Reads the shards once, for their hashes.
 nlohmann::ordered_json shard_manifest(const ManifestParts& parts);
 
+// Its counts as lines for the user.
+std::string describe_manifest(const nlohmann::ordered_json& manifest);
+
 }  // namespace minke
