@@ -18,6 +18,7 @@ void add_forward(CLI::App& app);
 void add_step(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_train_tokenizer(CLI::App& app);
+void add_data(CLI::App& app);
 void add_train(CLI::App& app);
 void add_report(CLI::App& app);
 void add_generate(CLI::App& app);

@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   add_global_flags(app);
   minke::add_info(app);
   minke::add_train_tokenizer(app);
+  minke::add_data(app);
   minke::add_train(app);
   minke::add_report(app);
   minke::add_generate(app);

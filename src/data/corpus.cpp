@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "data/json_document.h"
 #include "text/utf8.h"
 
 namespace minke {
@@ -51,21 +51,11 @@ void read_txt(const fs::path& path, const std::string& source, FunctionRef<void(
 
 Document document_of_line(const std::string& content, const std::string& path, std::int64_t line,
                           const std::string& default_source) {
-  const auto refuse = [&](const std::string& what) {
-    throw FormatError(fmt::format("{}: line {}: {}", path, line, what));
-  };
   check_utf8(content, path, line);
-  const nlohmann::json json = nlohmann::json::parse(content, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded())
-    refuse("not valid JSON; expected one object {\"text\": ..., \"source\": ...} a line");
-  if (!json.is_object()) refuse("not a JSON object; expected {\"text\": ..., \"source\": ...}");
-  const auto text = json.find("text");
-  if (text == json.end()) refuse("has no field 'text'");
-  if (!text->is_string()) refuse("field 'text' is not a string");
-  const auto source = json.find("source");
-  if (source != json.end() && !source->is_string()) refuse("field 'source' is not a string");
-  return {text->get<std::string>(),
-          source == json.end() ? default_source : source->get<std::string>(), path, line};
+  JsonDocument document;
+  if (const auto problem = parse_json_document(content, "text", "source", document))
+    throw FormatError(fmt::format("{}: line {}: {}", path, line, problem->what));
+  return {std::move(document.text), document.source.value_or(default_source), path, line};
 }
 
 void read_jsonl(const fs::path& path, FunctionRef<void(Document)> take) {

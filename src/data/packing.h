@@ -1,11 +1,18 @@
 // From documents to rows of tokens (report, section 4.1): documents follow each other in one
 // stream, each closed by an end-of-sentence token, and the stream is cut into rows. Attention is
-// not masked between the documents of a row, as in the report's pre-training.
+// not masked between the documents of a row, as in the report's pre-training; RowBatch::starts is
+// there for later stages, which mask.
 //
 // A row of T positions is T+1 tokens: the last one is only predicted, and is the first of the next
 // row, so that every token of the stream is predicted once. In each epoch the documents come in
 // another order, which depends on seed and epoch alone. The stream runs on from one epoch into the
 // next: no token is dropped.
+//
+// With shares (data/mixture.h) every source has an order and epochs of its own, and begins again in
+// a new order when it runs out. The next document is taken from the source that is farthest behind
+// its share of the tokens so far, so that shares hold to within a document at any time.
+//
+// Memory is 8 bytes a document, for the order, and one document where it is transformed.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -13,54 +20,23 @@
 #include <string_view>
 #include <vector>
 
-#include "base/function_ref.h"
-#include "base/threads.h"
-#include "data/corpus.h"
+#include "data/document_transform.h"
+#include "data/token_corpus.h"
 
 namespace minke {
 
-struct CorpusSplit {
-  std::vector<Document> train, held_out;
-};
-
-// Takes about `held_out_fraction` of each source's documents out of training, by the hash of their
-// text: the choice depends neither on order nor on other documents, and copies of a text never fall
-// on both sides. With a fraction above 0, a source gives at least one document if it has two
-// different ones; of a single document of at least 4 KiB the end is held out, from a line's
-// beginning. Throws ConfigError unless 0 <= held_out_fraction < 1.
-CorpusSplit split_held_out(std::vector<Document> documents, double held_out_fraction);
-
-struct TokenDocument {
-  Index begin, end;  // in TokenCorpus::tokens; the last one is the end-of-sentence token
-  int source;        // in TokenCorpus::sources
-  Index text_bytes;
-};
-
-struct TokenCorpus {
-  std::vector<std::int32_t> tokens;
-  std::vector<TokenDocument> documents;
-  std::vector<std::string> sources;  // in order of appearance
-
-  Index text_bytes() const;
-};
-
-// Called from several threads at once.
-using EncodeText = FunctionRef<std::vector<std::int32_t>(std::string_view)>;
-
-// Tokenises in parallel; the result does not depend on the number of threads. Shows progress when
-// there is much to do. What `encode` throws becomes a FormatError with the document's file and
-// line.
-TokenCorpus tokenize_corpus(const std::vector<Document>& documents, EncodeText encode,
-                            std::int32_t end_of_sentence);
-
 // Where a BatchSource is: what comes next begins with token `offset` of the `document`-th document
-// in the order of `epoch`. `corpus` identifies tokens and seed.
+// in the order of `epoch` of `stream`. `corpus` identifies tokens, seed and options; it is the same
+// for every rank and number of ranks.
 struct DataPosition {
   std::int64_t epoch = 0;
   std::int64_t document = 0;
   std::int64_t offset = 0;
-  std::int64_t rows = 0;  // handed out so far
+  std::int64_t rows = 0;  // handed out so far, to all ranks
   std::uint64_t corpus = 0;
+  // With shares, of every stream (a source with a share); else empty.
+  std::int64_t stream = 0;
+  std::vector<std::int64_t> stream_epochs, stream_documents, stream_tokens;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -68,20 +44,42 @@ struct DataPosition {
     field("document", document, "in the order of the epoch");
     field("offset", offset, "token of the document");
     field("rows", rows, "rows handed out so far");
-    field("corpus", corpus, "identifies the tokens and the seed");
+    field("corpus", corpus, "identifies the tokens, the seed and the options");
+    field("stream", stream, "source of the mixture that is being read");
+    field("stream_epochs", stream_epochs, "of each source of the mixture");
+    field("stream_documents", stream_documents, "of each source of the mixture");
+    field("stream_tokens", stream_tokens, "of each source of the mixture, in whole documents");
   }
   bool operator==(const DataPosition&) const = default;
 };
 nlohmann::ordered_json to_json(const DataPosition& position);
 DataPosition data_position_from_json(const nlohmann::json& json, std::string_view where);
 
+struct RowBatch {
+  std::vector<std::int32_t> tokens;  // [n, positions + 1]
+  // Of each row the positions at which a document begins, ascending, the first one 0 also where the
+  // row begins within a document: with a mask, position i sees those from the last start up to i.
+  std::vector<std::vector<Index>> starts;
+};
+
+struct BatchOptions {
+  std::vector<double> shares;                    // of the corpus' sources; empty: one stream
+  const DocumentTransform* transform = nullptr;  // must outlive the source
+  // Rank r of n gets rows r, r + n, r + 2n, ... of the same order. All ranks ask for the same
+  // numbers of rows; their positions are then equal, and another number of ranks may go on there.
+  Index rank = 0, ranks = 1;
+};
+
 class BatchSource {
  public:
-  // `corpus` must outlive the source. Throws ConfigError when it holds no token.
-  BatchSource(const TokenCorpus& corpus, Index positions, std::uint64_t seed);
+  // `corpus` must outlive the source. Throws ConfigError when it holds no token, or a source with a
+  // share holds none.
+  BatchSource(const TokenCorpus& corpus, Index positions, std::uint64_t seed,
+              BatchOptions options = {});
 
-  // The next n rows: [n, positions + 1], one after the other.
-  std::vector<std::int32_t> next(Index n);
+  // The next n rows of this rank: [n, positions + 1], one after the other.
+  std::vector<std::int32_t> next(Index n) { return next_rows(n).tokens; }
+  RowBatch next_rows(Index n);
 
   const DataPosition& position() const { return position_; }
   // Goes on exactly where `position` was taken. ConfigError when it is of other data, another seed,
@@ -89,18 +87,38 @@ class BatchSource {
   void set_position(const DataPosition& position);
 
  private:
-  void order_documents();
+  struct Stream {
+    int source = -1;  // -1: all
+    double share = 1;
+    std::vector<std::int64_t> order;  // documents, of the epoch
+  };
+
+  bool is_mixture() const { return !options_.shares.empty(); }
+  std::uint64_t identify() const;
+  void make_streams();
+  void order_documents(std::size_t stream, std::int64_t epoch);
+  Stream& current() { return streams_[static_cast<std::size_t>(position_.stream)]; }
+  void enter_document();
+  void leave_document();
+  void choose_stream();
+  void copy_tokens(Index count, std::vector<std::int32_t>& out) const;
+  void walk_row(RowBatch* batch);
 
   const TokenCorpus* corpus_;
   Index row_;  // T + 1
   std::uint64_t seed_;
+  BatchOptions options_;
   DataPosition position_;
-  std::vector<std::int64_t> order_;  // of position_.epoch
+  std::vector<Stream> streams_;
+  TokenDocument place_{};                  // of the document that is being read
+  std::vector<std::int32_t> transformed_;  // it, where there is a transform
+  Index length_ = 0;                       // of it, in tokens
 };
 
 // The documents in their own order as rows [n, positions + 1], at most `max_rows`; what does not
 // fill the last row is left out, but one row is always filled, by repetition if need be. For
-// held-out loss.
-std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows);
+// held-out loss. Of `source` alone, or of all (-1).
+std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows,
+                                        int source = -1);
 
 }  // namespace minke

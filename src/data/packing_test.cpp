@@ -3,77 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
+#include "data/test_corpus.h"
 
 namespace minke {
 namespace {
 
-constexpr std::int32_t eos = 1000;
-
-const auto bytes_of = [](std::string_view text) {
-  return std::vector<std::int32_t>(text.begin(), text.end());
-};
-
-// Documents of different lengths whose letters tell them apart.
-std::vector<Document> letters(int n) {
-  std::vector<Document> documents;
-  for (int i = 0; i < n; ++i)
-    documents.push_back(
-        {std::string(static_cast<std::size_t>(1 + i * 7 % 11), static_cast<char>('a' + i)),
-         i % 2 ? "odd" : "even", "x.txt", i + 1});
-  return documents;
-}
-
-TokenCorpus letter_corpus(int n) {
-  return tokenize_corpus(letters(n), bytes_of, eos);
-}
-
-TEST(Packing, DocumentsEndWithEndOfSentence) {
-  const TokenCorpus corpus = tokenize_corpus(
-      {{"ab", "s", "", 1}, {"", "s", "", 1}, {"c", "t", "", 1}, {"d", "s", "", 1}}, bytes_of, eos);
-  EXPECT_EQ(corpus.tokens, (std::vector<std::int32_t>{'a', 'b', eos, 'c', eos, 'd', eos}));
-  ASSERT_EQ(corpus.documents.size(), 3u);
-  EXPECT_EQ(corpus.sources, (std::vector<std::string>{"s", "t"}));
-  EXPECT_EQ(corpus.documents[1].begin, 3);
-  EXPECT_EQ(corpus.documents[1].end, 5);
-  EXPECT_EQ(corpus.documents[1].source, 1);
-  EXPECT_EQ(corpus.text_bytes(), 4);
-}
-
-TEST(Packing, TokensDoNotDependOnThreads) {
-  const auto one = [] {
-    set_threads(1);
-    return letter_corpus(26).tokens;
-  }();
-  const auto four = [] {
-    set_threads(4);
-    return letter_corpus(26).tokens;
-  }();
-  set_threads(available_cores());
-  EXPECT_EQ(one, four);
-}
-
-TEST(Packing, AFormatErrorOfTheTokenizerGetsFileAndLine) {
-  const auto fails = [](std::string_view) -> std::vector<std::int32_t> {
-    throw FormatError("no piece");
-  };
-  try {
-    tokenize_corpus({{"x", "s", "f.jsonl", 7}}, fails, eos);
-    FAIL();
-  } catch (const FormatError& error) {
-    EXPECT_STREQ(error.what(), "f.jsonl: line 7: no piece");
-  }
-}
-
 // Without the token that consecutive rows share, the rows of an epoch are the documents, each once.
 TEST(Packing, EveryTokenIsPredictedOnceAnEpoch) {
   const TokenCorpus corpus = letter_corpus(20);
-  const auto n = static_cast<Index>(corpus.tokens.size());
+  const Index n = corpus.tokens.size();
+  const std::vector<std::int32_t> all = all_tokens(corpus);
   for (Index positions : {1, 2, 7, 16, 1000}) {
     BatchSource source(corpus, positions, 5);
     std::vector<std::int32_t> stream;
@@ -90,7 +33,7 @@ TEST(Packing, EveryTokenIsPredictedOnceAnEpoch) {
     for (Index epoch : {0, 1}) {
       std::multiset<std::int32_t> seen(stream.begin() + epoch * n,
                                        stream.begin() + (epoch + 1) * n);
-      EXPECT_EQ(seen, std::multiset<std::int32_t>(corpus.tokens.begin(), corpus.tokens.end()));
+      EXPECT_EQ(seen, std::multiset<std::int32_t>(all.begin(), all.end()));
     }
     EXPECT_FALSE(std::equal(stream.begin(), stream.begin() + n, stream.begin() + n))
         << "the second epoch has the order of the first";
@@ -158,80 +101,103 @@ TEST(Packing, InOrderFillsAtLeastOneRow) {
             (std::vector<std::int32_t>{'a', 'b', 'c', 'd', eos, 'a', 'b'}));
 }
 
-std::vector<Document> numbered(int n, const std::string& source) {
-  std::vector<Document> documents;
-  for (int i = 0; i < n; ++i)
-    documents.push_back({"document " + std::to_string(i), source, "x", i + 1});
-  return documents;
-}
-
-TEST(HeldOut, TakesTheFractionWhateverTheOrder) {
-  auto documents = numbered(20000, "s");
-  const auto texts = [](const std::vector<Document>& list) {
-    std::set<std::string> set;
-    for (const auto& document : list) set.insert(document.text);
-    return set;
-  };
-  const CorpusSplit split = split_held_out(documents, 0.01);
-  EXPECT_EQ(split.train.size() + split.held_out.size(), documents.size());
-  EXPECT_NEAR(static_cast<double>(split.held_out.size()), 200, 5 * std::sqrt(200));
-  std::reverse(documents.begin(), documents.end());
-  documents.resize(15000);
-  const auto few = texts(split_held_out(documents, 0.01).held_out);
-  const auto all = texts(split.held_out);
-  EXPECT_TRUE(std::includes(all.begin(), all.end(), few.begin(), few.end()));
-}
-
-TEST(HeldOut, EverySourceGivesOneAndKeepsOne) {
-  auto documents = numbered(5, "a");
-  for (const auto& document : numbered(3, "b")) documents.push_back(document);
-  for (double fraction : {1e-9, 0.999999}) {
-    const CorpusSplit split = split_held_out(documents, fraction);
-    std::map<std::string, int> train, held_out;
-    for (const auto& document : split.train) train[document.source]++;
-    for (const auto& document : split.held_out) held_out[document.source]++;
-    for (const char* source : {"a", "b"}) {
-      EXPECT_GE(train[source], 1);
-      EXPECT_GE(held_out[source], 1);
+// Rank r of n hands out rows r, r + n, ... of the order that one rank has.
+TEST(Packing, RanksShareOneOrder) {
+  const TokenCorpus corpus = letter_corpus(9);
+  for (const Index ranks : {1, 2, 3}) {
+    BatchSource whole(corpus, 5, 3);
+    std::vector<BatchSource> sources;
+    for (Index rank = 0; rank < ranks; ++rank)
+      sources.emplace_back(corpus, 5, 3, BatchOptions{.shares = {}, .rank = rank, .ranks = ranks});
+    for (const Index rows : {2, 1, 3, 4, 2}) {
+      std::vector<std::vector<std::int32_t>> parts;
+      for (BatchSource& source : sources) parts.push_back(source.next(rows));
+      for (Index row = 0; row < rows * ranks; ++row) {
+        const auto begin = parts[static_cast<std::size_t>(row % ranks)].begin() + row / ranks * 6;
+        EXPECT_EQ(whole.next(1), std::vector<std::int32_t>(begin, begin + 6))
+            << "row " << row << " of " << ranks << " ranks";
+      }
+      for (const BatchSource& source : sources) EXPECT_EQ(source.position(), whole.position());
     }
   }
 }
 
-TEST(HeldOut, CopiesStayOnOneSide) {
-  auto documents = numbered(2, "a");
-  for (int copy = 0; copy < 3; ++copy) documents.push_back(documents[0]);
-  const CorpusSplit split = split_held_out(documents, 0.01);
-  EXPECT_FALSE(split.train.empty());
-  for (const auto& a : split.train)
-    for (const auto& b : split.held_out) EXPECT_NE(a.text, b.text);
-  const std::vector<Document> same(4, documents[0]);
-  EXPECT_EQ(split_held_out(same, 0.5).held_out.size(), 0u);
+TEST(Packing, AnotherNumberOfRanksGoesOn) {
+  const TokenCorpus corpus = letter_corpus(9);
+  BatchSource whole(corpus, 5, 3), two(corpus, 5, 3, {.shares = {}, .rank = 1, .ranks = 2});
+  two.next(4);
+  whole.next(8);
+  ASSERT_EQ(two.position(), whole.position());
+  std::vector<std::int32_t> rows[3];
+  for (Index rank = 0; rank < 3; ++rank) {
+    BatchSource three(corpus, 5, 3, {.shares = {}, .rank = rank, .ranks = 3});
+    three.set_position(two.position());
+    rows[rank] = three.next(1);
+  }
+  for (const auto& row : rows) EXPECT_EQ(whole.next(1), row);
+  EXPECT_THROW(BatchSource(corpus, 5, 3, {.shares = {}, .rank = 3, .ranks = 3}), ConfigError);
 }
 
-TEST(HeldOut, ASingleLongDocumentGivesItsEnd) {
-  std::string text;
-  for (int i = 0; i < 500; ++i) text += "第" + std::to_string(i) + "行\n";
-  const CorpusSplit split = split_held_out({{text, "s", "x", 1}}, 0.01);
-  ASSERT_EQ(split.train.size(), 1u);
-  ASSERT_EQ(split.held_out.size(), 1u);
-  EXPECT_EQ(split.train[0].text + split.held_out[0].text, text);
-  EXPECT_EQ(split.train[0].text.back(), '\n');
-  EXPECT_GT(split.held_out[0].line, 400);
-  EXPECT_LT(split.held_out[0].text.size(), text.size() / 10);
-  // Without lines the cut is between two code points.
-  std::string one_line;
-  for (int i = 0; i < 3000; ++i) one_line += "字";
-  const CorpusSplit cut = split_held_out({{one_line, "s", "x", 1}}, 0.01);
-  EXPECT_EQ(cut.train[0].text.size() % 3, 0u);
-  EXPECT_EQ(cut.held_out.at(0).text.size() % 3, 0u);
+// The starts are where a document's first token stands, and 0.
+TEST(Packing, StartsOfDocumentsAreTold) {
+  const TokenCorpus corpus = letter_corpus(12);
+  BatchSource source(corpus, 7, 3);
+  for (int i = 0; i < 60; ++i) {
+    const RowBatch batch = source.next_rows(1);
+    ASSERT_EQ(batch.starts.size(), 1u);
+    std::vector<Index> expected = {0};
+    for (Index at = 1; at < 7; ++at)
+      if (batch.tokens[static_cast<std::size_t>(at - 1)] == eos) expected.push_back(at);
+    EXPECT_EQ(batch.starts[0], expected) << i;
+  }
 }
 
-TEST(HeldOut, NothingFromASmallDocumentOrAFractionOfZero) {
-  EXPECT_TRUE(split_held_out(numbered(1, "s"), 0.5).held_out.empty());
-  EXPECT_TRUE(split_held_out(numbered(9, "s"), 0).held_out.empty());
-  EXPECT_THROW(split_held_out(numbered(9, "s"), 1), ConfigError);
-  EXPECT_THROW(split_held_out(numbered(9, "s"), -0.1), ConfigError);
-  EXPECT_TRUE(split_held_out({}, 0.1).train.empty());
+// Shares hold to within a document's length at any time, and each source repeats by itself.
+TEST(Packing, SharesOfTheMixtureHold) {
+  const TokenCorpus corpus = letter_corpus(20);  // even: 'a', 'c', ...; odd: 'b', 'd', ...
+  BatchSource source(corpus, 10, 3, {.shares = {0.9, 0.1}});
+  double even = 0, odd = 0;
+  for (int i = 0; i < 500; ++i) {
+    const auto row = source.next(1);
+    for (std::size_t at = 0; at < 10; ++at)
+      if (row[at] != eos) ((row[at] - 'a') % 2 == 0 ? even : odd) += 1;
+    const DataPosition& p = source.position();
+    const double all = static_cast<double>(p.stream_tokens[0] + p.stream_tokens[1]);
+    EXPECT_NEAR(static_cast<double>(p.stream_tokens[0]), 0.9 * all, 13);
+  }
+  EXPECT_NEAR(odd / (even + odd), 0.1, 0.01);
+  EXPECT_GT(source.position().stream_epochs[0], source.position().stream_epochs[1] + 10);
+}
+
+TEST(Packing, AMixtureResumesExactlyAndLeavesOutAShareOfZero) {
+  const TokenCorpus corpus = letter_corpus(9);
+  const BatchOptions options{.shares = {0.7, 0.3}};
+  BatchSource whole(corpus, 5, 3, options);
+  for (int i = 0; i < 60; ++i) {
+    BatchSource resumed(corpus, 5, 3, options);
+    const auto json = nlohmann::json::parse(to_json(whole.position()).dump());
+    resumed.set_position(data_position_from_json(json, "x"));
+    ASSERT_EQ(whole.next(2), resumed.next(2)) << i;
+    ASSERT_EQ(whole.position(), resumed.position());
+  }
+  EXPECT_THROW(whole.set_position(BatchSource(corpus, 5, 3).position()), ConfigError);
+  DataPosition damaged = whole.position();
+  damaged.stream_documents[0] = 99;
+  EXPECT_THROW(whole.set_position(damaged), ConfigError);
+  damaged = whole.position();
+  damaged.stream_tokens.pop_back();
+  EXPECT_THROW(whole.set_position(damaged), ConfigError);
+
+  BatchSource one(corpus, 5, 3, {.shares = {0, 1}});
+  for (const std::int32_t id : one.next(50)) EXPECT_TRUE(id == eos || (id - 'a') % 2 == 1) << id;
+}
+
+TEST(Packing, InOrderOfOneSource) {
+  const TokenCorpus corpus =
+      tokenize_corpus({{"ab", "s", "", 1}, {"xy", "t", "", 1}, {"cd", "s", "", 1}}, bytes_of, eos);
+  EXPECT_EQ(pack_in_order(corpus, 5, 9, 0),
+            (std::vector<std::int32_t>{'a', 'b', eos, 'c', 'd', eos}));
+  EXPECT_EQ(pack_in_order(corpus, 1, 9, 1), (std::vector<std::int32_t>{'x', 'y', 'y', eos}));
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ class Run {
         checkpoints_(directory_ / "checkpoints"),
         resumed_from_(choose_checkpoint()),
         data_(load_data()),
-        source_(data_.train, recipe_.data.sequence_length, recipe_.seed) {
+        source_(data_.batches(recipe_)) {
     { const AtomicDirectory probe(recipe_.out); }  // not only at the end: can OUT be written?
     if (resumed_from_ >= 0)
       resume();

@@ -69,10 +69,13 @@ struct DataRecipe {
   double held_out_fraction = 0.005;
   Index sequence_length = 256, batch_size = 16, micro_batch = 0;
   Index held_out_rows = 64;
+  std::vector<std::string> mixture;
+  double fim_rate = 0, split_rate = 0;
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("paths", paths, "text to train on: .txt and .jsonl files, or folders of them");
+    field("paths", paths,
+          "text to train on: .txt and .jsonl files or folders of them, or what minke data made");
     field("tokenizer", tokenizer, "directory with tokenizer.json");
     field("held_out_fraction", held_out_fraction, "part of each source kept for the held-out loss",
           between(0, 0.5));
@@ -80,6 +83,11 @@ struct DataRecipe {
     field("batch_size", batch_size, "rows of a step", at_least(1));
     field("micro_batch", micro_batch, "rows in memory at a time; 0: the whole batch", at_least(0));
     field("held_out_rows", held_out_rows, "most rows that a held-out loss looks at", at_least(1));
+    field("mixture", mixture, "SOURCE=WEIGHT of every source: shares of the tokens; none: by size");
+    field("fim_rate", fim_rate, "part of the documents that fill in the middle", between(0, 1));
+    field("split_rate", split_rate,
+          "part of the tokens that join punctuation with line breaks that are split",
+          between(0, 1));
   }
 };
 

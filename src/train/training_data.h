@@ -1,9 +1,11 @@
 // The text of a recipe as tokens: what is trained on, and what the held-out loss looks at.
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "data/document_transform.h"
 #include "data/packing.h"
 #include "model/weights.h"
 #include "train/recipe.h"
@@ -20,14 +22,19 @@ struct HeldOutRows {
 
 struct TrainingData {
   TokenCorpus train;
+  std::vector<double> shares;                  // of its sources; empty: by size
+  std::optional<DocumentTransform> transform;  // fill in the middle, split punctuation
   std::vector<HeldOutRows> held_out;
   Index held_out_tokens = 0;  // in all, more than the rows may hold
+
+  // The rows to train on. It points into this object, which must stay where it is.
+  BatchSource batches(const Recipe& recipe) const;
 };
 
-// Reads, splits and tokenises data.paths. A document begins with begin-of-sentence where the
-// tokenizer's settings ask for it, so that prompts begin as in training, and ends with
-// end-of-sentence. Text that looks like a special token is none. ConfigError when the tokenizer has
-// no end-of-sentence token.
+// Reads, splits and tokenises data.paths as text, or maps them when they are what `minke data`
+// made, whose held-out split then holds. ConfigError when they are of both kinds, the tokenizer has
+// no end-of-sentence token or is not the one of the shards, or the mixture does not fit the
+// sources. The tokenizer must outlive the result.
 TrainingData load_training_data(const Recipe& recipe, const Tokenizer& tokenizer);
 
 struct HeldOutLoss {

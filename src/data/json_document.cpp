@@ -1,0 +1,39 @@
+#include "data/json_document.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace minke {
+
+std::optional<JsonProblem> parse_json_document(std::string_view line, const std::string& text_field,
+                                               const std::string& source_field,
+                                               JsonDocument& document) {
+  using Kind = JsonProblem::Kind;
+  nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded())
+    return JsonProblem{
+        Kind::NotJson,
+        fmt::format("not valid JSON; expected one object {{\"{}\": ..., \"{}\": ...}} "
+                    "a line",
+                    text_field, source_field)};
+  if (!json.is_object())
+    return JsonProblem{Kind::NotJson, fmt::format("not a JSON object; expected {{\"{}\": ..., "
+                                                  "\"{}\": ...}}",
+                                                  text_field, source_field)};
+  const auto text = json.find(text_field);
+  if (text == json.end())
+    return JsonProblem{Kind::NoText, fmt::format("has no field '{}'", text_field)};
+  if (!text->is_string())
+    return JsonProblem{Kind::WrongType, fmt::format("field '{}' is not a string", text_field)};
+  const auto source = json.find(source_field);
+  if (source != json.end() && !source->is_string())
+    return JsonProblem{Kind::WrongType, fmt::format("field '{}' is not a string", source_field)};
+  document.text = std::move(text->get_ref<std::string&>());
+  document.source = source == json.end()
+                        ? std::nullopt
+                        : std::optional(std::move(source->get_ref<std::string&>()));
+  return std::nullopt;
+}
+
+}  // namespace minke

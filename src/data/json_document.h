@@ -1,0 +1,27 @@
+// One line of a .jsonl file as a document: {"text": "...", "source": "name"}; other keys are
+// ignored.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace minke {
+
+struct JsonDocument {
+  std::string text;
+  std::optional<std::string> source;
+};
+
+struct JsonProblem {
+  enum class Kind { NotJson, NoText, WrongType };
+  Kind kind;
+  std::string what;  // "has no field 'text'"
+};
+
+// `line` must be UTF-8. `text_field` and `source_field` name the two fields. Returns what is wrong,
+// if anything.
+std::optional<JsonProblem> parse_json_document(std::string_view line, const std::string& text_field,
+                                               const std::string& source_field,
+                                               JsonDocument& document);
+
+}  // namespace minke
