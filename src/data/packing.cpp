@@ -219,6 +219,12 @@ void BatchSource::set_position(const DataPosition& position) {
     throw ConfigError("the checkpoint's data position is out of range");
 }
 
+const std::string& BatchSource::next_source() const {
+  const auto number = order_[static_cast<std::size_t>(position_.document)];
+  const TokenDocument& document = corpus_->documents[static_cast<std::size_t>(number)];
+  return corpus_->sources[static_cast<std::size_t>(document.source)];
+}
+
 std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions,
                                         Index max_rows) {
   const auto n = static_cast<Index>(corpus.tokens.size());
