@@ -52,7 +52,9 @@ DryRun plan_run(const Recipe& recipe, const std::vector<Index>& at) {
   const RunSchedule schedule(recipe);
   run.parameters = count_parameters(run.config);
   run.memory = training_memory(recipe, run.config);
-  run.recomputation = recomputation_savings(recipe, run.config);
+  run.recompute = recompute_savings(run.config);
+  for (double* bytes : {&run.recompute.rmsnorm, &run.recompute.mla_up, &run.recompute.swiglu})
+    *bytes *= static_cast<double>(recipe.tokens_at_a_time());
   run.steps = schedule.total_steps();
   run.tokens = schedule.total_tokens();
   std::vector<Index> points = at.empty() ? schedule.milestones() : at;
@@ -94,8 +96,8 @@ void print(const DryRun& run) {
       bytes_text(m.products), bytes_text(m.ema), bytes_text(m.activations));
   fmt::print(
       "recompute   would save: RMSNorm {}, MLA up-projections {}; SwiGLU, always on, saves {}\n",
-      bytes_text(run.recomputation.rmsnorm), bytes_text(run.recomputation.mla_up_projection),
-      bytes_text(run.recomputation.swiglu));
+      bytes_text(run.recompute.rmsnorm), bytes_text(run.recompute.mla_up),
+      bytes_text(run.recompute.swiglu));
   fmt::print("time        {:.3g} hours on this machine ({:.4g} tokens/s), by {}\n",
              run.speed.hours(tokens, static_cast<double>(run.steps)),
              tokens / 3600 / run.speed.hours(tokens, static_cast<double>(run.steps)),
@@ -139,10 +141,10 @@ Json to_json(const DryRun& run) {
             {"products", run.memory.products},
             {"ema", run.memory.ema},
             {"activations", run.memory.activations}}},
-          {"recomputation_saves_bytes",
-           {{"rmsnorm", run.recomputation.rmsnorm},
-            {"mla_up_projection", run.recomputation.mla_up_projection},
-            {"swiglu", run.recomputation.swiglu}}},
+          {"recompute_saves_bytes",
+           {{"rmsnorm", run.recompute.rmsnorm},
+            {"mla_up", run.recompute.mla_up},
+            {"swiglu", run.recompute.swiglu}}},
           {"hours", run.speed.hours(tokens, steps)},
           {"rate",
            {{"measured_on", run.speed.measured_on},

@@ -20,7 +20,7 @@ struct DryRun {
   ModelConfig config;
   ParameterCount parameters;
   TrainingMemory memory;
-  RecomputationSavings recomputation;
+  RecomputeSavings recompute;  // of a micro-batch
   std::int64_t steps = 0;
   Index tokens = 0;
   TrainingSpeed speed;

@@ -1,5 +1,6 @@
 #include "train/dry_run.h"
 
+#include "model/benchmark_models.h"
 #include "train/small_run.h"
 
 namespace minke {
@@ -13,9 +14,8 @@ TEST_F(TrainingRun, ADryRunTellsWhatTheRunWillDo) {
   EXPECT_EQ(dry.tokens, 6 * 4 * 16);
   EXPECT_EQ(dry.memory.masters, 4 * n);
   EXPECT_EQ(dry.memory.ema, 2 * n);
-  EXPECT_GT(dry.recomputation.mla_up_projection, 0);
-  EXPECT_LT(dry.recomputation.rmsnorm + dry.recomputation.mla_up_projection,
-            dry.memory.activations);
+  EXPECT_GT(dry.recompute.mla_up, 0);
+  EXPECT_LT(dry.recompute.rmsnorm + dry.recompute.mla_up, dry.memory.activations);
   ASSERT_TRUE(dry.text);
   EXPECT_GT(dry.text->tokens, 0);
   EXPECT_GT(dry.speed.hours(1e9, 1e3), 0);
@@ -39,6 +39,10 @@ TEST_F(TrainingRun, ADryRunNeedsNeitherTextNorTokenizer) {
   EXPECT_THROW(plan_run(r, {385}), ConfigError);
   r.model.vocab_size = 0;
   EXPECT_THROW(plan_run(r, {}), ConfigError);
+}
+
+TEST(TrainingSpeed, OperationsOfABenchmarkModel) {
+  EXPECT_NEAR(training_flop_per_token(benchmark_model("mini"), 512), 0.191e9, 0.001e9);
 }
 
 }  // namespace

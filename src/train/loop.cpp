@@ -284,9 +284,8 @@ class Run {
   }
 
   HeldOutLoss held_out_now() const {
-    const Index at_once =
-        recipe_.data.micro_batch > 0 ? recipe_.data.micro_batch : recipe_.data.batch_size;
-    return held_out_loss(state_.model, data_.held_out, recipe_.data.sequence_length, at_once);
+    return held_out_loss(state_.model, data_.held_out, recipe_.data.sequence_length,
+                         recipe_.rows_at_a_time());
   }
 
   // The average takes the place of the weights for a moment, in the memory that is there.

@@ -244,6 +244,8 @@ struct Recipe {
   void check_runnable() const;
 
   Index tokens_per_step() const { return data.batch_size * data.sequence_length; }  // without ramp
+  Index rows_at_a_time() const { return data.micro_batch > 0 ? data.micro_batch : data.batch_size; }
+  Index tokens_at_a_time() const { return rows_at_a_time() * data.sequence_length; }
   OptimizerSettings optimizer_settings(double lr) const;
   ModelConfig new_model(const Tokenizer& tokenizer) const;
   // Without a tokenizer, whose ids are then unknown: model.vocab_size must be given.

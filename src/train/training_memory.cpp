@@ -14,7 +14,7 @@ namespace {
 // Elements that a token leaves between F and B, summed over all blocks, MTP modules included.
 struct TokenElements {
   double kept = 0;
-  RecomputationSavings recomputable;
+  RecomputeSavings recomputable;
 };
 
 TokenElements elements_of_token(const ModelConfig& c) {
@@ -34,15 +34,10 @@ TokenElements elements_of_token(const ModelConfig& c) {
     e.kept +=
         4 * D + 2 * (Q + static_cast<double>(c.cache_row())) + heads + H * V + 2 * inner + rows;
     e.recomputable.rmsnorm += 2 * D + Q + static_cast<double>(c.kv_lora_rank);
-    e.recomputable.mla_up_projection += heads;
+    e.recomputable.mla_up += heads;
     e.recomputable.swiglu += inner;
   }
   return e;
-}
-
-double tokens_at_a_time(const Recipe& recipe) {
-  const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
-  return static_cast<double>(rows * recipe.data.sequence_length);
 }
 
 }  // namespace
@@ -56,7 +51,7 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
   // Packed twice: for y = x W^T and for dx = dy W.
   m.products = 2 * (recipe.compute == "fp32" ? 4 : 2) * n;
   if (recipe.ema.decay > 0) m.ema = (recipe.ema.dtype == "bf16" ? 2 : 4) * n;
-  const double tokens = tokens_at_a_time(recipe);
+  const auto tokens = static_cast<double>(recipe.tokens_at_a_time());
   m.activations = 4 * tokens * elements_of_token(c).kept +
                   4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size) +
                   4 * static_cast<double>(recipe.tokens_per_step());  // the ids of the whole batch
@@ -74,12 +69,9 @@ void check_memory(const Recipe& recipe, const ModelConfig& config) {
                     bytes_text(needed), bytes_text(here)));
 }
 
-RecomputationSavings recomputation_savings(const Recipe& recipe, const ModelConfig& c) {
-  const double bytes = 4 * tokens_at_a_time(recipe);
-  RecomputationSavings s = elements_of_token(c).recomputable;
-  s.rmsnorm *= bytes;
-  s.mla_up_projection *= bytes;
-  s.swiglu *= bytes;
+RecomputeSavings recompute_savings(const ModelConfig& c) {
+  RecomputeSavings s = elements_of_token(c).recomputable;
+  for (double* elements : {&s.rmsnorm, &s.mla_up, &s.swiglu}) *elements *= sizeof(float);
   return s;
 }
 

@@ -13,13 +13,13 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config);
 // ConfigError when that is more than the machine has, swap included.
 void check_memory(const Recipe& recipe, const ModelConfig& config);
 
-// Bytes of a micro-batch's activations that are not kept between F and B when they are computed
-// again there (the report, 3.2.3), FP32.
-struct RecomputationSavings {
-  double rmsnorm = 0;            // outputs of both norms of a block and of those of the latents
-  double mla_up_projection = 0;  // queries, keys and values of all heads
-  double swiglu = 0;             // its output in dense layers and experts
+// Bytes of a token's activations, in all layers, that are not kept between F and B when they are
+// computed again there (the report, 3.2.3), FP32.
+struct RecomputeSavings {
+  double rmsnorm = 0;  // outputs of both norms of a block and of those of the latents
+  double mla_up = 0;   // queries, keys and values of all heads
+  double swiglu = 0;   // its output in dense layers and experts
 };
-RecomputationSavings recomputation_savings(const Recipe& recipe, const ModelConfig& config);
+RecomputeSavings recompute_savings(const ModelConfig& config);
 
 }  // namespace minke
