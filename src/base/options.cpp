@@ -48,8 +48,15 @@ struct Kind<std::optional<T>> {
   static constexpr bool list = false, optional = true;
 };
 
+template <>
+struct Kind<OptionRecords> {
+  using Element = OptionRecords;
+  static constexpr bool list = true, optional = false;
+};
+
 template <class T>
 constexpr const char* element_name() {
+  if constexpr (std::is_same_v<T, OptionRecords>) return "an object";
   if constexpr (std::is_same_v<T, bool>) return "true or false";
   if constexpr (std::is_integral_v<T>) return "an integer";
   if constexpr (std::is_floating_point_v<T>) return "a number";
@@ -68,6 +75,7 @@ std::string type_name() {
 template <class T>
 const char* help_type() {
   using Element = typename Kind<T>::Element;
+  if constexpr (std::is_same_v<T, OptionRecords>) return "JSON";
   if constexpr (std::is_same_v<Element, bool>) return "BOOL";
   if constexpr (std::is_integral_v<Element>) return Kind<T>::list ? "INT,..." : "INT";
   if constexpr (std::is_floating_point_v<Element>) return Kind<T>::list ? "NUMBER,..." : "NUMBER";
@@ -161,6 +169,15 @@ T element_from(const Place& place, const Json& value, const std::string& expecte
   }
 }
 
+void assign_records(const Place& place, const Json& value, OptionRecords& records) {
+  if (!value.is_array()) place.refuse(shown(value), type_name<OptionRecords>());
+  records.reset(value.size());
+  for (std::size_t i = 0; i < value.size(); ++i)
+    options_from_json(records.at(i), value[i],
+                      fmt::format("{}{}{}[{}]", place.where, place.where.empty() ? "" : ": ",
+                                  json_key(place.option.name), i));
+}
+
 void assign(const Option& option, const Json& value, std::string_view where) {
   const Place place{option, where};
   std::visit(
@@ -168,7 +185,9 @@ void assign(const Option& option, const Json& value, std::string_view where) {
         using T = std::remove_pointer_t<decltype(target)>;
         using Element = typename Kind<T>::Element;
         const std::string expected = type_name<T>();
-        if constexpr (Kind<T>::list) {
+        if constexpr (std::is_same_v<T, OptionRecords>) {
+          assign_records(place, value, *target);
+        } else if constexpr (Kind<T>::list) {
           if (!value.is_array()) place.refuse(shown(value), expected);
           T list;
           for (const Json& element : value)
@@ -207,7 +226,10 @@ Json element_from_text(const std::string& text) {
 template <class T>
 Json from_text(const std::string& text) {
   using Element = typename Kind<T>::Element;
-  if constexpr (Kind<T>::list) {
+  if constexpr (std::is_same_v<T, OptionRecords>) {
+    const Json list = Json::parse(text, nullptr, false);
+    return list.is_discarded() ? Json(text) : list;
+  } else if constexpr (Kind<T>::list) {
     Json list = Json::array();
     std::size_t begin = 0;
     while (!text.empty() && begin <= text.size()) {
@@ -233,7 +255,12 @@ Json value_to_json(const Option& option) {
   return std::visit(
       [](auto* target) -> Json {
         using T = std::remove_pointer_t<decltype(target)>;
-        if constexpr (Kind<T>::optional) {
+        if constexpr (std::is_same_v<T, OptionRecords>) {
+          Json list = Json::array();
+          for (std::size_t i = 0; i < target->size(); ++i)
+            list.push_back(Json(options_to_json(target->at(i))));
+          return list;
+        } else if constexpr (Kind<T>::optional) {
           return target->has_value() ? Json(**target) : Json(nullptr);
         } else if constexpr (std::is_same_v<T, float>) {
           // The shortest decimal that gives the float back, not the digits of its double.

@@ -11,8 +11,9 @@
 //
 // '-' and '_' are the same letter in a name; flags are shown with '-', JSON keys with '_'. Types:
 // bool, int, std::int64_t, std::uint64_t, float, double, std::string, std::vector of std::int64_t,
-// double or std::string, and std::optional of bool, std::int64_t, double or std::string (null: not
-// given).
+// double or std::string, std::optional of bool, std::int64_t, double or std::string (null: not
+// given), and std::vector of structs with visit of their own: in JSON an array of objects, in a
+// flag or override that array as text.
 //
 // Errors are ConfigErrors that name where the value came from, the option, what was found and what
 // was expected; an unknown name comes with the nearest known one. Flags give UsageError instead.
@@ -20,6 +21,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -46,18 +48,35 @@ OptionLimits above(double min);
 OptionLimits between(double min, double max);  // both allowed
 OptionLimits one_of(std::initializer_list<const char*> choices);
 
+class OptionList;
+
+// A std::vector of structs with visit of their own, whatever the struct.
+class OptionRecords {
+ public:
+  virtual ~OptionRecords() = default;
+  virtual std::size_t size() const = 0;
+  virtual void reset(std::size_t n) = 0;         // n records with their defaults
+  virtual OptionList at(std::size_t index) = 0;  // the options of one record
+};
+
 using OptionPointer =
     std::variant<bool*, int*, std::int64_t*, std::uint64_t*, float*, double*, std::string*,
                  std::vector<std::int64_t>*, std::vector<double>*, std::vector<std::string>*,
                  std::optional<bool>*, std::optional<std::int64_t>*, std::optional<double>*,
-                 std::optional<std::string>*>;
+                 std::optional<std::string>*, OptionRecords*>;
 
 struct Option {
   std::string name;  // dotted: "model.hidden_size"
   OptionPointer value;
   std::string description;
   OptionLimits limits;
+  std::shared_ptr<OptionRecords> records = nullptr;  // owns what `value` points to, of records
 };
+
+template <class T>
+inline constexpr bool is_vector = false;
+template <class T>
+inline constexpr bool is_vector<std::vector<T>> = true;
 
 // The options of one or more structs, which must outlive the list and stay where they are.
 class OptionList {
@@ -74,6 +93,10 @@ class OptionList {
     if constexpr (std::is_constructible_v<OptionPointer, T*>) {
       options_.push_back(
           {prefix_ + std::string(name), &value, std::string(description), std::move(limits)});
+    } else if constexpr (is_vector<T>) {
+      const auto records = std::make_shared<Records<typename T::value_type>>(value);
+      options_.push_back({prefix_ + std::string(name), records.get(), std::string(description),
+                          std::move(limits), records});
     } else {
       const std::string outer = prefix_;
       prefix_ += std::string(name) + ".";
@@ -85,6 +108,18 @@ class OptionList {
   const std::vector<Option>& options() const { return options_; }
 
  private:
+  template <class Struct>
+  class Records : public OptionRecords {
+   public:
+    explicit Records(std::vector<Struct>& list) : list_(list) {}
+    std::size_t size() const override { return list_.size(); }
+    void reset(std::size_t n) override { list_.assign(n, Struct{}); }
+    OptionList at(std::size_t index) override { return OptionList(list_[index]); }
+
+   private:
+    std::vector<Struct>& list_;
+  };
+
   std::vector<Option> options_;
   std::string prefix_;
 };

@@ -211,5 +211,64 @@ TEST(OptionsFile, MissingAndMalformed) {
   std::remove(path.c_str());
 }
 
+struct Segment {
+  std::int64_t until = 0;
+  std::string shape = "constant";
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("until", until, "tokens", at_least(1));
+    field("shape", shape, "how the value moves", one_of({"constant", "cosine"}));
+  }
+};
+
+struct Segments {
+  std::vector<Segment> segments;
+  Inner model;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("segments", segments, "some segments");
+    field("model", model, "the model");
+  }
+};
+
+TEST(Options, ListsOfStructsAreArraysOfObjects) {
+  Segments s;
+  const OptionList list(s);
+  options_from_json(list, json::parse(R"({"segments": [{"until": 10e12},
+                                          {"until": 143e11, "shape": "cosine"}]})"),
+                    "r.json");
+  ASSERT_EQ(s.segments.size(), 2u);
+  EXPECT_EQ(s.segments[0].until, 10000000000000);
+  EXPECT_EQ(s.segments[0].shape, "constant");
+  EXPECT_EQ(s.segments[1].shape, "cosine");
+  Segments again;
+  options_from_json(OptionList(again), json(options_to_json(list)), "record");
+  EXPECT_EQ(again.segments[1].until, 14300000000000);
+  set_option(list, R"(segments=[{"until": 5}])");  // another list, not more elements
+  ASSERT_EQ(s.segments.size(), 1u);
+  EXPECT_EQ(s.segments[0].until, 5);
+  EXPECT_EQ(list.options()[0].name, "segments");
+}
+
+TEST(Options, ListsOfStructsAreCheckedByElement) {
+  Segments s;
+  const OptionList list(s);
+  const auto error = [&](const char* text) {
+    return message_of<ConfigError>([&] { options_from_json(list, json::parse(text), "r.json"); });
+  };
+  EXPECT_EQ(error(R"({"segments": 3})"),
+            "r.json: segments is 3, but must be a list, each element an object");
+  EXPECT_EQ(error(R"({"segments": [{"until": 1}, {"until": 0}]})"),
+            "r.json: segments[1]: until is 0, but must be at least 1");
+  EXPECT_EQ(error(R"({"segments": [{"til": 1}]})"),
+            "r.json: segments[0]: there is no option 'til'; did you mean 'until'?");
+  EXPECT_EQ(error(R"({"segments": [1]})"),
+            "r.json: segments[0]: found 1, but settings must be a JSON object");
+  EXPECT_EQ(message_of<ConfigError>([&] { set_option(list, "segments=[{"); }),
+            "--set: segments is \"[{\", but must be a list, each element an object");
+}
+
 }  // namespace
 }  // namespace minke

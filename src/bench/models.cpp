@@ -4,13 +4,6 @@
 
 namespace minke::bench {
 
-double training_flop_per_token(const ModelConfig& c, Index length) {
-  const auto active = static_cast<double>(count_parameters(c).active);
-  const auto attention = static_cast<double>(c.num_hidden_layers * c.num_attention_heads *
-                                             (c.qk_head_dim() + c.v_head_dim) * length);
-  return 6 * active + 3 * 2 * attention;
-}
-
 double prefill_flop(const ModelConfig& c, Index tokens) {
   const ParameterCount n = count_parameters(c);
   const auto T = static_cast<double>(tokens);

@@ -21,7 +21,6 @@ TEST(BenchModels, HaveTheSizesThatTheirNamesStandFor) {
     EXPECT_NEAR(static_cast<double>(n.total), s.total, 0.01 * s.total) << s.name;
     EXPECT_NEAR(static_cast<double>(n.active), s.active, 0.005 * s.active) << s.name;
   }
-  EXPECT_NEAR(training_flop_per_token(benchmark_model("mini"), 512), 0.191e9, 0.001e9);
   // Matrices alone: 0.045 GFLOP a token; one token sees one key.
   EXPECT_NEAR(prefill_flop(benchmark_model("mini"), 1), 0.045e9, 0.001e9);
   const double pairs = 512.0 * 513 / 2 - 512, of_pair = 2 * 8 * 8 * (96 + 64);

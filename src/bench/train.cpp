@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "bench/models.h"
 #include "ops/limits.h"
+#include "train/training_speed.h"
 #include "train/training_step.h"
 
 namespace minke::bench {

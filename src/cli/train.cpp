@@ -3,15 +3,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "train/dry_run.h"
 #include "train/loop.h"
 
 namespace minke {
@@ -32,6 +35,17 @@ std::string recipe_help() {
   return text;
 }
 
+// Token counts may be written as 14.3e12.
+std::vector<Index> whole_numbers(const std::vector<double>& values) {
+  std::vector<Index> whole;
+  for (double value : values) {
+    if (value != std::floor(value) || value > 0x1p53)
+      throw UsageError(fmt::format("--at {}: must be a whole number of tokens", value));
+    whole.push_back(static_cast<Index>(value));
+  }
+  return whole;
+}
+
 }  // namespace
 
 void add_train(CLI::App& app) {
@@ -40,7 +54,8 @@ void add_train(CLI::App& app) {
     std::optional<std::string> out;  // given but empty, it is refused as a recipe's would be
     std::vector<std::string> settings;
     std::int64_t steps = 0, stop_after = 0;
-    bool dry_run = false;
+    std::vector<double> at;
+    bool dry_run = false, json = false;
   };
   const auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand(
@@ -63,7 +78,15 @@ void add_train(CLI::App& app) {
   cmd->add_option("--stop-after", o->stop_after,
                   "leave a checkpoint after this step; the schedule stays that of the whole run")
       ->check(CLI::PositiveNumber);
-  cmd->add_flag("--dry-run", o->dry_run, "print model, text, steps and memory, and write nothing");
+  CLI::Option* dry_run = cmd->add_flag("--dry-run", o->dry_run,
+                                       "print parameters, memory, hours and the schedule; writes "
+                                       "nothing, needs no text or tokenizer");
+  cmd->add_option("--at", o->at,
+                  "token counts at which --dry-run shows the schedule [where something changes]")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->needs(dry_run);
+  cmd->add_flag("--json", o->json, "--dry-run as JSON")->needs(dry_run);
   cmd->footer(recipe_help);
   cmd->callback([o] {
     std::vector<std::string> settings = o->settings;
@@ -77,7 +100,11 @@ void add_train(CLI::App& app) {
         .stop_after = o->stop_after > 0 ? std::optional<Index>(o->stop_after) : std::nullopt};
     const Recipe recipe = Recipe::load(o->recipe, settings);
     if (o->dry_run) {
-      describe_run(recipe);
+      const DryRun run = plan_run(recipe, whole_numbers(o->at));
+      if (o->json)
+        fmt::print("{}\n", to_json(run).dump(2));
+      else
+        print(run);
       return;
     }
     const InterruptScope interrupt;

@@ -204,6 +204,10 @@ void BatchSource::set_position(const DataPosition& position) {
   if (position_.offset >= length_) throw out_of_range();
 }
 
+const std::string& BatchSource::next_source() const {
+  return corpus_->sources[static_cast<std::size_t>(place_.source)];
+}
+
 std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows,
                                         int source) {
   // One row more than whole ones: the last token of a row is the first of the next.

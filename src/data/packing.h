@@ -86,6 +86,9 @@ class BatchSource {
   // or out of range.
   void set_position(const DataPosition& position);
 
+  // Source of the document that the next row begins in.
+  const std::string& next_source() const;
+
  private:
   struct Stream {
     int source = -1;  // -1: all

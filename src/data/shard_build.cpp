@@ -100,7 +100,7 @@ class Build {
   // ---- First pass
 
   void read_pass() {
-    AppendFile records(directory_.file("documents"),
+    ResumableFile records(directory_.file("documents"),
                        static_cast<std::uint64_t>(state_.documents) * sizeof(DocumentRecord));
     SkippedLog skipped(directory_.file("skipped.jsonl"), state_.skipped_bytes, settings_);
     if (state_.input == InputPosition{})

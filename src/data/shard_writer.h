@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "data/append_file.h"
+#include "data/resumable_file.h"
 #include "data/shard_format.h"
 
 namespace minke {
@@ -39,7 +39,7 @@ class ShardWriter {
   int id_bytes_;
   std::int64_t shard_tokens_;
   std::int64_t shard_;
-  std::optional<AppendFile> tokens_, index_;
+  std::optional<ResumableFile> tokens_, index_;
 };
 
 }  // namespace minke

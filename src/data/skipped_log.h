@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <string>
 
-#include "data/append_file.h"
 #include "data/document_check.h"
 #include "data/input_files.h"
+#include "data/resumable_file.h"
 
 namespace minke {
 
@@ -28,7 +28,7 @@ class SkippedLog {
   void note(const std::string& path, std::int64_t line, const char* reason,
             const std::string& problem);
 
-  AppendFile log_;
+  ResumableFile log_;
   const DataSettings& settings_;
   std::int64_t noted_ = 0;
 };

@@ -232,47 +232,73 @@ ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, Mod
   return masters;
 }
 
+namespace {
+
+// What a tensor on disk is made from.
+struct SavedTensor {
+  enum class Form { Plain, Codes, Scales };
+  const Tensor* master;
+  DType dtype;
+  Form form = Form::Plain;
+};
+
+void write_tensor(const SavedTensor& saved, ShardedWriter& writer) {
+  const Tensor& x = *saved.master;
+  const auto write = [&](const Tensor& t) {
+    writer.write(std::span(static_cast<const std::byte*>(t.raw()), t.bytes()));
+  };
+  if (saved.form == SavedTensor::Form::Codes) {
+    write(quantize(x).codes);
+  } else if (saved.form == SavedTensor::Form::Scales) {
+    write(quantize(x).scales);
+  } else if (saved.dtype == DType::F32) {
+    write(x);
+  } else {
+    Tensor narrow = Tensor::uninitialized(DType::BF16, {1, x.size()});
+    copy(reshape<2>(x.flat(), {1, x.size()}), narrow.view<BF16, 2>());
+    write(narrow);
+  }
+}
+
+}  // namespace
+
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies) {
-  struct Source {
-    Tensor* tensor;
-    DType dtype;
-  };
-  std::map<std::string, Source> sources;
+  std::map<std::string, SavedTensor> sources;
   std::vector<TensorDecl> order;
-  const DType wanted = dtype == SaveDType::Bf16 ? DType::BF16 : DType::F32;
-  const auto add = [&](const std::string& name, Tensor& t, DType type) {
-    sources[name] = {&t, type};
-    order.push_back({name, type, t.shape()});
+  const DType wanted = dtype == SaveDType::F32 ? DType::F32 : DType::BF16;
+  const auto add = [&](const std::string& name, Shape shape, const SavedTensor& saved) {
+    sources[name] = saved;
+    order.push_back({name, saved.dtype, std::move(shape)});
   };
   visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
-    add(spec.name, t, spec.role == Role::Bias ? DType::F32 : wanted);
+    if (dtype == SaveDType::Fp8 && spec.role == Role::Linear) {
+      add(spec.name, t.shape(), {&t, DType::F8_E4M3, SavedTensor::Form::Codes});
+      add(spec.name + "_scale_inv",
+          {block_count(t.extent(0), kWeightBlock.rows),
+           block_count(t.extent(1), kWeightBlock.columns)},
+          {&t, DType::F32, SavedTensor::Form::Scales});
+    } else {
+      add(spec.name, t.shape(), {&t, spec.role == Role::Bias ? DType::F32 : wanted});
+    }
   });
   if (shared_copies)
     for (Index k = 0; k < config.num_nextn_predict_layers; ++k) {
-      add(mtp_prefix(config, k) + "embed_tokens.weight", masters.embed_tokens, wanted);
-      add(mtp_prefix(config, k) + "shared_head.head.weight", masters.lm_head, wanted);
+      add(mtp_prefix(config, k) + "embed_tokens.weight", masters.embed_tokens.shape(),
+          {&masters.embed_tokens, wanted});
+      add(mtp_prefix(config, k) + "shared_head.head.weight", masters.lm_head.shape(),
+          {&masters.lm_head, wanted});
     }
 
   ModelConfig saved = config;
-  saved.torch_dtype = dtype == SaveDType::Bf16 ? "bfloat16" : "float32";
+  saved.torch_dtype = dtype == SaveDType::F32 ? "float32" : "bfloat16";
   saved.quantization.reset();
   saved.int4.reset();
+  if (dtype == SaveDType::Fp8) saved.quantization = Fp8Quantization{};
   saved.save(directory);
   ShardedWriter writer(directory, order);
   const std::vector<TensorDecl> decls = writer.order();
-  for (const TensorDecl& decl : decls) {
-    const Source& source = sources.at(decl.name);
-    if (source.dtype == DType::F32) {
-      writer.write(std::as_bytes(std::span(static_cast<const float*>(source.tensor->raw()),
-                                           static_cast<std::size_t>(source.tensor->size()))));
-      continue;
-    }
-    Tensor narrow = Tensor::uninitialized(DType::BF16, {1, source.tensor->size()});
-    copy(reshape<2>(std::as_const(*source.tensor).flat(), {1, source.tensor->size()}),
-         narrow.view<BF16, 2>());
-    writer.write(std::span(static_cast<const std::byte*>(narrow.raw()), narrow.bytes()));
-  }
+  for (const TensorDecl& decl : decls) write_tensor(sources.at(decl.name), writer);
   writer.finish();
 }
 

@@ -28,7 +28,9 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
 // Weights as FP32 masters, for training. `config` is what load gave (MTP as present).
 ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config);
 
-enum class SaveDType : std::uint8_t { Bf16, F32 };
+// Fp8: linears as published, E4M3 in 128x128 blocks with weight_scale_inv, quantised from the
+// masters; the rest BF16.
+enum class SaveDType : std::uint8_t { Bf16, F32, Fp8 };
 // Writes config.json and model*.safetensors into an existing directory (an AtomicDirectory's path).
 // Biases stay FP32. MTP modules carry copies of the shared embedding and head as published when
 // `shared_copies` is set.

@@ -17,12 +17,17 @@ struct GateWeightWork {
   Tensor dlogits;  // [T, E]
 };
 
+// Over what f and P of the balance loss are taken: each sequence (the report's equations 17-20), or
+// all tokens of the micro-batch together (the batch-wise loss that its section 4.5.3 compares with;
+// with one micro-batch a step that is the whole batch).
+enum class BalanceScope : std::uint8_t { Sequence, MicroBatch };
+
 // What the balance loss of one layer needs and gives; `loss`, `f` and `p` are set by B.
 struct BalanceTerm {
   double alpha = 0;
-  Index length = 0;  // positions of a sequence
+  Index length = 0;  // positions that f and P are taken over
   double loss = 0;
-  Tensor f, p;  // F64 [B, E]
+  Tensor f, p;  // F64 [T / length, E]
 };
 
 // x [T, D] -> scores, choice and weights.

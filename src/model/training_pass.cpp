@@ -187,7 +187,7 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
     if (!is_moe) return none;
     BalanceTerm& term = result.moe[--record].balance;
     term.alpha = settings.alpha * settings.share;
-    term.length = length;
+    term.length = settings.balance_scope == BalanceScope::MicroBatch ? B * length : length;
     return term;
   };
   for (Index k = n_mtp - 1; k >= 0; --k) {

@@ -3,7 +3,8 @@
 //   main     cross-entropy of t[i+1], mean over B T positions
 //   mtp_k    cross-entropy of t[i+k+2] summed over the T-k-1 positions of module k, over B T
 //            (the report's equation 24)
-//   balance  the sequence-wise loss of every MoE layer, MTP modules included (17-20)
+//   balance  the balance loss of every MoE layer, MTP modules included (17-20), by sequences or
+//            over the whole micro-batch
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -18,6 +19,7 @@ struct LossSettings {
   // Part of the whole batch that this micro-batch is (its sequences over all sequences); losses and
   // gradients are scaled by it, so that micro-batches add up.
   double share = 1;
+  BalanceScope balance_scope = BalanceScope::Sequence;
 };
 
 struct MoeLayerRecord {

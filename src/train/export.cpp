@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
-#include "model/checkpoint.h"
 
 namespace minke {
 
@@ -17,9 +16,9 @@ std::vector<fs::path> tokenizer_files(const fs::path& directory) {
 }
 
 void export_model(const fs::path& target, const ModelConfig& config,
-                  ModelParameters<Tensor>& masters, const fs::path& tokenizer) {
+                  ModelParameters<Tensor>& masters, SaveDType dtype, const fs::path& tokenizer) {
   AtomicDirectory directory(target);
-  save_model(directory.path(), config, masters, SaveDType::Bf16);
+  save_model(directory.path(), config, masters, dtype);
   for (const fs::path& file : tokenizer_files(tokenizer))
     write_file_atomic(directory.path() / file.filename(), read_file(file));
   nlohmann::ordered_json generation = {{"_from_model_config", true}};

@@ -1,14 +1,8 @@
 #include "train/loop.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <sys/sysinfo.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -21,9 +15,14 @@
 #include "text/tokenizer.h"
 #include "train/balance.h"
 #include "train/export.h"
+#include "train/guard.h"
 #include "train/held_out_acceptance.h"
 #include "train/metrics.h"
+#include "train/run_lock.h"
+#include "train/run_schedule.h"
+#include "train/step_line.h"
 #include "train/training_data.h"
+#include "train/training_memory.h"
 #include "train/training_step.h"
 
 namespace minke {
@@ -37,33 +36,22 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Two runs that write the same files would spoil both. The kernel frees the lock with its process.
-class RunLock {
- public:
-  explicit RunLock(const fs::path& path) {
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd_ < 0) throw_io_error(fmt::format("cannot open {}", path.string()), errno);
-    if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
-    ::close(fd_);
-    throw ConfigError(
-        fmt::format("{} is locked: another process trains into this directory; wait for it or give "
-                    "another --out",
-                    path.string()));
-  }
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
-  ~RunLock() { ::close(fd_); }
+// How the recipe balances expert loads, as numbers of a step.
+double alpha_of(const LossRecipe& loss) {
+  return loss.balance == "none" ? 0 : loss.alpha;
+}
+double gamma_of(const LossRecipe& loss, double gamma) {
+  return loss.balance == "bias" ? gamma : 0;
+}
+BalanceScope scope_of(const LossRecipe& loss) {
+  return loss.balance == "batch" ? BalanceScope::MicroBatch : BalanceScope::Sequence;
+}
 
- private:
-  int fd_;
-};
-
-// Bytes, swap included; 0 where the system does not say.
-double machine_memory() {
-  struct sysinfo info {};
-  if (sysinfo(&info) != 0) return 0;
-  return (static_cast<double>(info.totalram) + static_cast<double>(info.totalswap)) *
-         static_cast<double>(info.mem_unit);
+// OUT with `ending`, whether or not OUT is written with a slash at its end.
+fs::path beside(fs::path out, const char* ending) {
+  while (!out.has_filename() && out.has_parent_path() && out != out.root_path())
+    out = out.parent_path();
+  return out.string() + ending;
 }
 
 fs::path made(fs::path directory) {
@@ -78,6 +66,8 @@ class Run {
  public:
   Run(Recipe recipe, const RunOptions& options)
       : recipe_(std::move(recipe)),
+        schedule_(recipe_),
+        guard_(recipe_.guard),
         options_(options),
         directory_(made(run_directory(recipe_))),
         lock_(directory_ / "lock"),
@@ -95,7 +85,7 @@ class Run {
   }
 
   void train(FunctionRef<bool()> stop) {
-    const Index total = recipe_.total_steps();
+    const Index total = schedule_.total_steps();
     const Index last = std::min(total, options_.stop_after.value_or(total));
     MetricsLog metrics(directory_ / "metrics.jsonl", state_.step,
                        recipe_.tensorboard ? directory_ / "tensorboard" : fs::path());
@@ -145,13 +135,8 @@ class Run {
   TrainingData load_data() const {
     const ModelConfig config = config_of_start();
     recipe_.check_model(config, tokenizer_);
-    const double needed = training_memory(recipe_, config).total(), here = machine_memory();
-    if (here > 0 && needed > here)
-      throw ConfigError(
-          fmt::format("this training needs about {:.1f} GB of memory, the machine has {:.1f} GB; "
-                      "take a smaller model or data.micro_batch (--dry-run says what needs how "
-                      "much)",
-                      needed * 1e-9, here * 1e-9));
+    check_no_decay(config, recipe_.optimizer.no_decay);
+    check_memory(recipe_, config);
     return load_training_data(recipe_, tokenizer_);
   }
 
@@ -168,6 +153,9 @@ class Run {
       state_ =
           begin_training(config, std::move(masters), moments, compute, recipe_.training_form());
     }
+    if (recipe_.ema.decay > 0)
+      state_.ema = begin_ema(state_.config, recipe_.ema.decay,
+                             recipe_.ema.dtype == "bf16" ? DType::BF16 : DType::F32);
   }
 
   void resume() {
@@ -180,43 +168,102 @@ class Run {
       log_warning(fmt::format("going on with {}", change));
     state_ = load_checkpoint(path, parse_compute(recipe_.compute), recipe_.training_form());
     source_.set_position(data_position_from_json(nlohmann::json(record["data"]), file.string()));
+    if (record.contains("guard")) guard_.set_from_json(record["guard"], file.string());
+    if (state_.ema.has_value() != (recipe_.ema.decay > 0))
+      throw ConfigError(
+          fmt::format("{}: {} a moving average of the weights, but ema.decay is {}; go on with the "
+                      "recipe it was made with, or give another --out",
+                      path.string(), state_.ema ? "holds" : "lacks", recipe_.ema.decay));
     if (record.contains("held_out") && record["held_out"].is_number())
       held_out_ = record["held_out"].get<double>();
     log_info(fmt::format("going on from {}", path.string()));
   }
 
-  // One optimiser step, its metrics and progress; false when `stop` ended it.
+  // One step, its metrics and progress; false when `stop` ended it.
   bool step(FunctionRef<bool()> stop, MetricsLog& metrics, Progress& progress) {
     const auto begin = Clock::now();
-    const Index B = recipe_.data.batch_size, row = recipe_.data.sequence_length + 1;
-    const std::vector<std::int32_t> tokens = source_.next(B);
+    StepSchedule now = schedule_.at_step(state_.step);
+    now.gamma = gamma_of(recipe_.loss, now.gamma);
+    const Index row = recipe_.data.sequence_length + 1;
+    const std::vector<std::int32_t> tokens = source_.next(now.rows);
     PassResult result;
-    if (!accumulate_gradients(state_, View2<const std::int32_t>(tokens.data(), {B, row}),
-                              {.mtp_lambda = recipe_.loss.mtp_lambda,
-                               .alpha = recipe_.loss.alpha,
-                               .micro_batch = recipe_.data.micro_batch},
+    if (!accumulate_gradients(state_, View2<const std::int32_t>(tokens.data(), {now.rows, row}),
+                              {.mtp_lambda = now.mtp_lambda,
+                               .alpha = alpha_of(recipe_.loss),
+                               .micro_batch = recipe_.data.micro_batch,
+                               .balance_scope = scope_of(recipe_.loss)},
                               stop, result))
       return false;
+    if (options_.on_gradients) options_.on_gradients(state_);
     const double norm = gradient_norm(state_.config, state_.gradients);
-    if (!std::isfinite(norm) || !std::isfinite(result.total)) fail_not_finite(progress);
-    const OptimizerSettings optimizer = recipe_.optimizer_settings(state_.step);
-    apply_gradients(state_, optimizer, recipe_.loss.gamma, result, norm);
+    const bool trusted = judge(result, norm, now.rows, metrics, progress);
+    if (trusted) {
+      apply_gradients(state_, recipe_.optimizer_settings(now.lr), now.gamma, result, norm);
+      guard_.record_step(result.main, norm);
+    } else {
+      skip_step(state_);
+      guard_.record_skip();
+    }
     position_ = source_.position();
     const double took = seconds_since(begin);
 
-    Json line = step_line(result, norm, optimizer.lr, took);
-    if (!data_.held_out.empty() &&
-        (state_.step == recipe_.total_steps() ||
-         (recipe_.eval_every > 0 && state_.step % recipe_.eval_every == 0)))
-      add_held_out(line);
-    metrics.append(line);
-    smooth_step_s_ = smooth_step_s_ == 0 ? took : 0.9 * smooth_step_s_ + 0.1 * took;
-    std::string suffix = fmt::format(
-        "loss {:.3f}  {:.0f} tokens/s  load {:.2f}x", result.main,
-        static_cast<double>(recipe_.tokens_per_step()) / smooth_step_s_, worst_load_ratio(result));
+    const Index n = now.rows * recipe_.data.sequence_length, every = recipe_.record_loads_every;
+    Json line = {{"step", state_.step}};
+    if (trusted)
+      line = step_line(now, result,
+                       {.step = state_.step,
+                        .norm = norm,
+                        .seconds = took,
+                        .loads = every > 0 && state_.step % every == 0},
+                       n);
+    add_held_out(line);
+    if (line.size() > 1) metrics.append(line);
+    if (trusted) show(result, static_cast<double>(n) / took, progress);
+    return true;
+  }
+
+  // Whether the step may be made. A fault is written down first, and ends the run where the recipe
+  // says so: the state before the step is then saved.
+  bool judge(const PassResult& result, double norm, Index rows, MetricsLog& metrics,
+             Progress& progress) {
+    std::optional<Fault> fault = find_not_finite(state_, result, norm);
+    const bool is_spike = !fault;
+    if (is_spike) fault = guard_.find_spike(state_, result.main, norm);
+    if (!fault) return true;
+    const std::string& action = is_spike ? recipe_.guard.spike : recipe_.guard.not_finite;
+    const SuspectRow suspect = find_suspect_row(state_.model, source_, position_, rows);
+    const std::int64_t number = state_.step + 1;
+    metrics.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
+    const std::string where = fmt::format(
+        "step {}: {} (document {} of epoch {} at token {}, source {})", number, fault->what,
+        suspect.position.document, suspect.position.epoch, suspect.position.offset, suspect.source);
+    if (action == "warn") {
+      log_warning(where);
+      return true;
+    }
+    if (action == "stop" || fault->in_weights)
+      stop_before(where + "; lower optimizer.lr, or set guard to skip such steps", progress);
+    if (guard_.skips_in_a_row() >= recipe_.guard.max_skips)
+      stop_before(fmt::format("{}; {} steps before it were skipped (guard.max_skips)", where,
+                              guard_.skips_in_a_row()),
+                  progress);
+    log_warning(where + ": skipped");
+    metrics.append(event_line(number, "skipped", *fault, suspect));
+    return false;
+  }
+
+  [[noreturn]] void stop_before(const std::string& why, Progress& progress) {
+    progress.finish();
+    source_.set_position(position_);
+    throw Error(fmt::format("{}; the state before it is in {}", why, save().string()));
+  }
+
+  void show(const PassResult& result, double tokens_per_s, Progress& progress) {
+    tokens_per_s_ = tokens_per_s_ == 0 ? tokens_per_s : 0.9 * tokens_per_s_ + 0.1 * tokens_per_s;
+    std::string suffix = fmt::format("loss {:.3f}  {:.0f} tokens/s  load {:.2f}x", result.main,
+                                     tokens_per_s_, worst_load_ratio(result));
     if (held_out_) suffix += fmt::format("  held-out {:.3f}", *held_out_);
     progress.update(state_.step, suffix);
-    return true;
   }
 
   Json start_line() {
@@ -228,30 +275,12 @@ class Run {
             {"recipe", options_to_json(OptionList(recipe_))}};
   }
 
-  Json step_line(const PassResult& result, double norm, double lr, double took) const {
-    Json load_ratios = Json::object();
-    for (const MoeLayerRecord& layer : result.moe)
-      load_ratios[std::to_string(layer.layer)] = worst_load_ratio(layer.load);
-    return {{"step", state_.step},
-            {"tokens", state_.step * recipe_.tokens_per_step()},
-            {"loss",
-             {{"total", result.total},
-              {"main", result.main},
-              {"mtp", result.mtp},
-              {"mtp_k", result.mtp_k},
-              {"balance", result.balance}}},
-            {"lr", lr},
-            {"grad_norm", norm},
-            {"worst_load_ratio", worst_load_ratio(result)},
-            {"load_ratios", load_ratios},
-            {"tokens_per_s", static_cast<double>(recipe_.tokens_per_step()) / took}};
-  }
-
+  // Where a held-out loss is due.
   void add_held_out(Json& line) {
-    const Index at_once =
-        recipe_.data.micro_batch > 0 ? recipe_.data.micro_batch : recipe_.data.batch_size;
-    const HeldOutLoss held_out =
-        held_out_loss(state_.model, data_.held_out, recipe_.data.sequence_length, at_once);
+    const bool due = state_.step == schedule_.total_steps() ||
+                     (recipe_.eval_every > 0 && state_.step % recipe_.eval_every == 0);
+    if (data_.held_out.empty() || !due) return;
+    const HeldOutLoss held_out = held_out_now();
     held_out_ = held_out.loss;
     line["held_out"] = held_out.loss;
     line["held_out_bits_per_byte"] = held_out.bits_per_byte;
@@ -259,17 +288,21 @@ class Run {
     if (state_.config.num_nextn_predict_layers > 0)
       line["mtp_acceptance"] =
           held_out_acceptance(state_.model, data_.held_out, recipe_.data.sequence_length).share();
+    if (state_.ema && state_.step > state_.skipped) line["held_out_ema"] = held_out_of_ema();
   }
 
-  [[noreturn]] void fail_not_finite(Progress& progress) {
-    const std::string tensor = first_non_finite(state_.config, state_.gradients);
-    progress.finish();
-    source_.set_position(position_);
-    const fs::path saved = save();
-    throw Error(fmt::format(
-        "step {}: {} is not finite; the state before it is in {}. Lower optimizer.lr or "
-        "optimizer.clip, and run again",
-        state_.step + 1, tensor.empty() ? "the loss" : "the gradient " + tensor, saved.string()));
+  HeldOutLoss held_out_now() const {
+    return held_out_loss(state_.model, data_.held_out, recipe_.data.sequence_length,
+                         recipe_.rows_at_a_time());
+  }
+
+  // The average takes the place of the weights for a moment, in the memory that is there.
+  double held_out_of_ema() {
+    ModelParameters<Tensor> wide;
+    refresh(state_.model, ema_in_fp32(state_.config, *state_.ema, wide));
+    const double loss = held_out_now().loss;
+    refresh(state_.model, state_.masters);
+    return loss;
   }
 
   bool checkpoint_is_due() const {
@@ -281,6 +314,7 @@ class Run {
   fs::path save() {
     const fs::path target = checkpoints_.path_of(state_.step);
     Json record = {{"recipe", options_to_json(OptionList(recipe_))}, {"data", to_json(position_)}};
+    record["guard"] = guard_.to_json();
     record["held_out"] = held_out_ ? Json(*held_out_) : Json(nullptr);
     save_checkpoint(target, state_, std::move(record), tokenizer_files(recipe_.data.tokenizer));
     checkpoints_.prune(recipe_.checkpoint.keep);
@@ -289,12 +323,21 @@ class Run {
   }
 
   void finish() {
-    export_model(recipe_.out, state_.config, state_.masters, recipe_.data.tokenizer);
+    const SaveDType dtype = recipe_.exported.dtype == "fp8" ? SaveDType::Fp8 : SaveDType::Bf16;
+    export_model(recipe_.out, state_.config, state_.masters, dtype, recipe_.data.tokenizer);
     log_info(fmt::format("the model is in {}{}", recipe_.out,
                          held_out_ ? fmt::format(" (held-out loss {:.4f})", *held_out_) : ""));
+    if (!recipe_.exported.ema) return;
+    const fs::path target = beside(recipe_.out, ".ema");
+    ModelParameters<Tensor> wide;
+    export_model(target, state_.config, ema_in_fp32(state_.config, *state_.ema, wide), dtype,
+                 recipe_.data.tokenizer);
+    log_info(fmt::format("the moving average of its weights is in {}", target.string()));
   }
 
   Recipe recipe_;
+  RunSchedule schedule_;
+  Guard guard_;
   RunOptions options_;
   fs::path directory_;
   RunLock lock_;
@@ -306,7 +349,7 @@ class Run {
   TrainState state_;
   DataPosition position_;  // behind the batch of the last whole step
   std::optional<double> held_out_;
-  double smooth_step_s_ = 0;
+  double tokens_per_s_ = 0;  // smoothed
   Clock::time_point last_saved_;
 };
 
@@ -320,13 +363,11 @@ Resume parse_resume(std::string_view name) {
 }
 
 fs::path run_directory(const Recipe& recipe) {
-  fs::path out(recipe.out);
-  while (!out.has_filename() && out.has_parent_path() && out != out.root_path())
-    out = out.parent_path();
-  return out.string() + ".run";
+  return beside(recipe.out, ".run");
 }
 
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop) {
+  recipe.check_runnable();
   Run(recipe, options).train(stop);
 }
 

@@ -1,7 +1,8 @@
 // A training run from its recipe to a finished model.
 //
 //   OUT                            the model, written at the end (train/export.h)
-//   OUT.run/metrics.jsonl          one line a step
+//   OUT.ema                        the moving average of its weights, with export.ema
+//   OUT.run/metrics.jsonl          one line a step, and one an event (train/guard.h)
 //   OUT.run/checkpoints/step-N/    the newest checkpoint.keep states (train/train_state.h)
 //   OUT.run/lock                   held while a process trains here
 //
@@ -10,11 +11,13 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string_view>
 
 #include "base/function_ref.h"
 #include "train/recipe.h"
+#include "train/train_state.h"
 
 namespace minke {
 
@@ -26,17 +29,17 @@ Resume parse_resume(std::string_view name);  // "auto", "never", "must"
 struct RunOptions {
   Resume resume = Resume::Auto;
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
+  // Sees the gradients of every step before they are judged: where tests put faults.
+  std::function<void(TrainState&)> on_gradients = {};
 };
 
 // `stop` is asked between micro-batches. When it says true the unfinished step is dropped, a
-// checkpoint is written, and Interrupted says how to go on. A loss or gradient that is not finite
-// leaves a checkpoint of the state before and throws Error with the step and the first such tensor.
+// checkpoint is written, and Interrupted says how to go on. A step that is not to be trusted
+// (train/guard.h) is skipped, or leaves a checkpoint of the state before and throws Error with
+// step, tensor and data position, as the recipe's guard says.
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop);
 
 // Where the files of a run lie.
 std::filesystem::path run_directory(const Recipe& recipe);
-
-// Prints what a run would do: model, text, steps, memory. Nothing is written.
-void describe_run(const Recipe& recipe);
 
 }  // namespace minke

@@ -1,155 +1,16 @@
 #include "train/loop.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "base/error.h"
-#include "base/files.h"
-#include "base/log.h"
-#include "base/threads.h"
 #include "io/tensor_store.h"
 #include "train/metrics.h"
-#include "train/train_state.h"
+#include "train/small_run.h"
 
 namespace minke {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-// A byte-level tokenizer without merges: 256 bytes and the end of a sentence.
-void write_tokenizer(const fs::path& dir) {
-  fs::create_directories(dir);
-  Json vocab = Json::object();
-  int next = 256;
-  for (int byte = 0; byte < 256; ++byte) {
-    // The stand-ins of byte-level BPE: printable bytes stand for themselves.
-    const bool printable =
-        (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    const int code = printable ? byte : next++;
-    std::string text;
-    if (code < 0x80) {
-      text = static_cast<char>(code);
-    } else {
-      text = static_cast<char>(0xC0 | (code >> 6));
-      text += static_cast<char>(0x80 | (code & 0x3F));
-    }
-    vocab[text] = byte;
-  }
-  vocab["<eos>"] = 256;
-  const Json tokenizer = {{"version", "1.0"},
-                          {"added_tokens",
-                           {{{"id", 256},
-                             {"content", "<eos>"},
-                             {"single_word", false},
-                             {"lstrip", false},
-                             {"rstrip", false},
-                             {"normalized", false},
-                             {"special", true}}}},
-                          {"normalizer", nullptr},
-                          {"pre_tokenizer",
-                           {{"type", "ByteLevel"},
-                            {"add_prefix_space", false},
-                            {"trim_offsets", true},
-                            {"use_regex", true}}},
-                          {"post_processor", nullptr},
-                          {"decoder",
-                           {{"type", "ByteLevel"},
-                            {"add_prefix_space", true},
-                            {"trim_offsets", true},
-                            {"use_regex", true}}},
-                          {"model",
-                           {{"type", "BPE"},
-                            {"dropout", nullptr},
-                            {"unk_token", nullptr},
-                            {"continuing_subword_prefix", nullptr},
-                            {"end_of_word_suffix", nullptr},
-                            {"fuse_unk", false},
-                            {"vocab", vocab},
-                            {"merges", Json::array()}}}};
-  std::ofstream(dir / "tokenizer.json") << tokenizer;
-  std::ofstream(dir / "tokenizer_config.json") << Json{{"eos_token", "<eos>"}};
-}
-
-class TrainingRun : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "minke-run-XXXXXX").string();
-    dir_ = mkdtemp(pattern.data());
-    set_log_level(LogLevel::Silent);
-    write_tokenizer(dir_ / "tokenizer");
-    std::ofstream text(dir_ / "text.jsonl");
-    for (int i = 0; i < 40; ++i) {
-      std::string words;
-      for (int k = 0; k < 30; ++k) words += "word" + std::to_string((i * 7 + k * k) % 23) + " ";
-      text << Json{{"text", words}, {"source", i % 2 ? "odd" : "even"}} << "\n";
-    }
-  }
-  void TearDown() override {
-    set_threads(available_cores());
-    set_log_level(LogLevel::Info);
-    fs::remove_all(dir_);
-  }
-
-  Recipe recipe(const std::string& out, const std::vector<std::string>& changes = {}) {
-    const Json json = {{"steps", 6},
-                       {"eval_every", 2},
-                       {"model",
-                        {{"hidden_size", 24},
-                         {"intermediate_size", 32},
-                         {"moe_intermediate_size", 8},
-                         {"num_hidden_layers", 2},
-                         {"num_attention_heads", 2},
-                         {"q_lora_rank", 12},
-                         {"kv_lora_rank", 8},
-                         {"qk_nope_head_dim", 8},
-                         {"qk_rope_head_dim", 4},
-                         {"v_head_dim", 8},
-                         {"n_routed_experts", 6},
-                         {"num_experts_per_tok", 2}}},
-                       {"data",
-                        {{"paths", {(dir_ / "text.jsonl").string()}},
-                         {"tokenizer", (dir_ / "tokenizer").string()},
-                         {"sequence_length", 16},
-                         {"batch_size", 4},
-                         {"micro_batch", 2},
-                         {"held_out_fraction", 0.1},
-                         {"held_out_rows", 4}}},
-                       {"optimizer", {{"warmup_steps", 2}}}};
-    std::ofstream(dir_ / "recipe.json") << json;
-    std::vector<std::string> settings{"out=" + (dir_ / out).string()};
-    settings.insert(settings.end(), changes.begin(), changes.end());
-    return Recipe::load(dir_ / "recipe.json", settings);
-  }
-
-  static void run(const Recipe& recipe, RunOptions options = {}) {
-    run_training(recipe, options, [] { return false; });
-  }
-
-  // Every tensor file of a checkpoint, and metrics without times.
-  std::string state(const std::string& out, int step) const {
-    const fs::path run = dir_ / (out + ".run");
-    const fs::path checkpoint = run / "checkpoints" / ("step-" + std::to_string(step));
-    return read_file(checkpoint / "model.safetensors") +
-           read_file(checkpoint / "optimizer.safetensors") + metrics(out);
-  }
-  std::string metrics(const std::string& out) const {
-    std::ifstream lines(dir_ / (out + ".run") / "metrics.jsonl");
-    std::string text;
-    for (std::string line; std::getline(lines, line);) {
-      Json json = Json::parse(line);
-      if (json.contains("start")) continue;
-      json.erase("tokens_per_s");
-      text += json.dump() + "\n";
-    }
-    return text;
-  }
-
-  fs::path dir_;
-};
 
 TEST_F(TrainingRun, ResumesBitForBitOnAnyNumberOfThreads) {
   for (const char* compute : {"fp32", "bf16"}) {
@@ -268,15 +129,6 @@ TEST_F(TrainingRun, LearnsAndExportsAModel) {
             DType::BF16);
   // A second run has nothing to do; a further one starts from the model.
   run(recipe("model", {"steps=60", "optimizer.lr=0.01"}));
-}
-
-std::string error_of(const Recipe& recipe, RunOptions options = {}) {
-  try {
-    run_training(recipe, options, [] { return false; });
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST_F(TrainingRun, ALossThatIsNotFiniteLeavesTheStateBefore) {

@@ -2,48 +2,56 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "base/error.h"
 
 namespace minke {
+namespace {
 
-void check_schedule(const LrSchedule& schedule) {
-  const auto rate = [](const char* name, double value) {
-    if (!std::isfinite(value) || value < 0)
-      throw ConfigError(fmt::format("{} is {}, but must be at least 0 and finite", name, value));
-  };
-  const auto count = [](const char* name, std::int64_t value) {
-    if (value < 0) throw ConfigError(fmt::format("{} is {}, but must be at least 0", name, value));
-  };
-  rate("lr", schedule.peak);
-  rate("min_lr", schedule.min);
-  count("warmup_steps", schedule.warmup_steps);
-  count("constant_steps", schedule.constant_steps);
-  count("decay_steps", schedule.decay_steps);
-  if (schedule.min > schedule.peak)
-    throw ConfigError(
-        fmt::format("min_lr is {}, but must be at most lr = {}", schedule.min, schedule.peak));
+// `segments[i]` at `tokens`, which lie in it.
+double rate_in(const std::vector<LrSegment>& segments, std::size_t i, Index tokens) {
+  const LrSegment& segment = segments[i];
+  if (segment.shape == "constant") return segment.lr;
+  const Index begin = i > 0 ? segments[i - 1].until : 0;
+  const double first = segment.from.value_or(i > 0 ? segments[i - 1].lr : segment.lr);
+  const double progress =
+      static_cast<double>(tokens - begin) / static_cast<double>(segment.until - begin);
+  if (segment.shape == "linear") return first + (segment.lr - first) * progress;
+  return segment.lr + (first - segment.lr) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
-double learning_rate(const LrSchedule& schedule, std::int64_t step) {
-  if (step < schedule.warmup_steps)
-    return schedule.peak * static_cast<double>(step + 1) /
-           static_cast<double>(schedule.warmup_steps);
-  const std::int64_t decayed = step - schedule.warmup_steps - schedule.constant_steps;
-  if (decayed < 0 || schedule.decay_steps == 0) return schedule.peak;
-  if (decayed >= schedule.decay_steps) return schedule.min;
-  const double progress = static_cast<double>(decayed) / static_cast<double>(schedule.decay_steps);
-  return schedule.min +
-         (schedule.peak - schedule.min) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+double rate_at(const std::vector<LrSegment>& segments, Index tokens) {
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    if (tokens < segments[i].until) return rate_in(segments, i, tokens);
+  return segments.back().lr;
 }
 
-LrSchedule cosine_over(std::int64_t total_steps, std::int64_t warmup_steps, double peak,
-                       double min) {
-  const std::int64_t warmup = std::min(warmup_steps, total_steps);
-  return {.peak = peak, .min = min, .warmup_steps = warmup, .decay_steps = total_steps - warmup};
+}  // namespace
+
+void check_segments(const std::vector<LrSegment>& segments, std::string_view name) {
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const LrSegment& segment = segments[i];
+    const auto refuse = [&](const std::string& what) {
+      throw ConfigError(fmt::format("{}[{}]: {}", name, i, what));
+    };
+    if (i > 0 && segment.until <= segments[i - 1].until)
+      refuse(fmt::format("until is {}, but must be above {}, where segment {} ends", segment.until,
+                         segments[i - 1].until, i - 1));
+    if (segment.shape == "constant" && segment.from)
+      refuse(fmt::format("from is {}, but a constant segment has the one rate lr = {}",
+                         *segment.from, segment.lr));
+    if (i == 0 && segment.shape != "constant" && !segment.from)
+      refuse(fmt::format("from is missing: the rate that the first segment's {} begins with",
+                         segment.shape));
+  }
+}
+
+double learning_rate(const LrSchedule& schedule, std::int64_t step, Index tokens) {
+  const double rate = rate_at(schedule.segments, tokens);
+  if (step >= schedule.warmup_steps) return rate;
+  return rate * static_cast<double>(step + 1) / static_cast<double>(schedule.warmup_steps);
 }
 
 }  // namespace minke

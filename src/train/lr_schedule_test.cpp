@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -10,36 +9,39 @@
 namespace minke {
 namespace {
 
-// The report's 14.3T tokens in steps of 15360 sequences of 4096 tokens (its full batch; the ramp of
-// the batch size makes the real run longer in steps).
+constexpr Index kBillion = 1'000'000'000;
+
 LrSchedule report_schedule() {
-  const double tokens_per_step = 15360.0 * 4096;
-  return {.peak = 2.2e-4,
-          .min = 2.2e-5,
-          .warmup_steps = 2000,
-          .constant_steps = std::llround(10e12 / tokens_per_step) - 2000,
-          .decay_steps = std::llround(4.3e12 / tokens_per_step)};
+  return {.warmup_steps = 2000,
+          .segments = {{.until = 10000 * kBillion, .lr = 2.2e-4},
+                       {.until = 14300 * kBillion, .lr = 2.2e-5, .shape = "cosine"},
+                       {.until = 14633 * kBillion, .lr = 2.2e-5},
+                       {.until = 14800 * kBillion, .lr = 7.3e-6}}};
 }
 
 TEST(LrSchedule, TheReportsNumbers) {
   const LrSchedule s = report_schedule();
-  const std::int64_t constant_end = s.warmup_steps + s.constant_steps;
-  EXPECT_DOUBLE_EQ(learning_rate(s, 0), 2.2e-4 / 2000);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 999), 1.1e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 1999), 2.2e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, 100000), 2.2e-4);
-  EXPECT_DOUBLE_EQ(learning_rate(s, constant_end), 2.2e-4);
-  EXPECT_NEAR(learning_rate(s, constant_end + s.decay_steps / 2), 1.21e-4, 1e-8);
-  EXPECT_NEAR(learning_rate(s, constant_end + s.decay_steps - 1), 2.2e-5, 1e-9);
-  EXPECT_DOUBLE_EQ(learning_rate(s, constant_end + s.decay_steps), 2.2e-5);
-  EXPECT_DOUBLE_EQ(learning_rate(s, std::numeric_limits<std::int64_t>::max()), 2.2e-5);
+  const auto after = [&](Index billions) { return learning_rate(s, 100000, billions * kBillion); };
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0, 0), 2.2e-4 / 2000);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 999, 13 * kBillion), 1.1e-4);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 1999, 26 * kBillion), 2.2e-4);
+  EXPECT_EQ(after(5000), 2.2e-4);
+  EXPECT_DOUBLE_EQ(after(10000), 2.2e-4);
+  EXPECT_DOUBLE_EQ(after(12150), (2.2e-4 + 2.2e-5) / 2);
+  EXPECT_GT(after(14299), 2.2e-5);
+  EXPECT_EQ(after(14300), 2.2e-5);
+  EXPECT_EQ(learning_rate(s, 100000, 14633 * kBillion - 1), 2.2e-5);
+  EXPECT_EQ(after(14633), 7.3e-6);
+  EXPECT_EQ(after(14800), 7.3e-6);
+  EXPECT_EQ(learning_rate(s, 100000, std::numeric_limits<Index>::max()), 7.3e-6);
 }
 
 TEST(LrSchedule, NeverRisesAfterTheWarmUp) {
   const LrSchedule s{
-      .peak = 1, .min = 0.1, .warmup_steps = 7, .constant_steps = 3, .decay_steps = 20};
+      .warmup_steps = 7,
+      .segments = {{.until = 10, .lr = 1}, {.until = 30, .lr = .1, .shape = "cosine"}}};
   for (int step = 0; step < 40; ++step) {
-    const double now = learning_rate(s, step), next = learning_rate(s, step + 1);
+    const double now = learning_rate(s, step, step), next = learning_rate(s, step + 1, step + 1);
     if (step < 6)
       EXPECT_LT(now, next);
     else
@@ -49,29 +51,37 @@ TEST(LrSchedule, NeverRisesAfterTheWarmUp) {
   }
 }
 
-TEST(LrSchedule, WithoutDecayItStaysAtThePeak) {
-  const LrSchedule s{.peak = 0.5, .min = 0, .warmup_steps = 0};
-  EXPECT_EQ(learning_rate(s, 0), 0.5);
-  EXPECT_EQ(learning_rate(s, 1000000), 0.5);
+TEST(LrSchedule, WaysFromOneRateToAnother) {
+  const LrSchedule s{.segments = {{.until = 100, .lr = 1, .shape = "linear", .from = 0},
+                                  {.until = 200, .lr = 3, .shape = "linear"},
+                                  {.until = 300, .lr = 0, .shape = "cosine", .from = 2}}};
+  EXPECT_EQ(learning_rate(s, 0, 0), 0);
+  EXPECT_EQ(learning_rate(s, 0, 25), 0.25);
+  EXPECT_EQ(learning_rate(s, 0, 100), 1);
+  EXPECT_EQ(learning_rate(s, 0, 150), 2);
+  EXPECT_EQ(learning_rate(s, 0, 200), 2);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0, 250), 1);
+  EXPECT_EQ(learning_rate(s, 0, 300), 0);
 }
 
-TEST(LrSchedule, CosineOverATotal) {
-  const LrSchedule s = cosine_over(100, 10, 1.0, 0.1);
-  EXPECT_EQ(learning_rate(s, 9), 1.0);
-  EXPECT_EQ(learning_rate(s, 10), 1.0);
-  EXPECT_NEAR(learning_rate(s, 99), 0.1, 1e-3);
-  EXPECT_EQ(learning_rate(s, 100), 0.1);
-  const LrSchedule all_warmup = cosine_over(5, 10, 1.0, 0.1);
-  EXPECT_EQ(learning_rate(all_warmup, 4), 1.0);
+std::string error_of(const std::vector<LrSegment>& segments) {
+  try {
+    check_segments(segments, "optimizer.lr_segments");
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
 }
 
-TEST(LrSchedule, BadValuesAreNamed) {
-  check_schedule(report_schedule());
-  EXPECT_THROW(check_schedule({.peak = -1, .min = -2}), ConfigError);
-  EXPECT_THROW(check_schedule({.peak = 1, .min = 2}), ConfigError);
-  EXPECT_THROW(check_schedule({.peak = std::nan(""), .min = 0}), ConfigError);
-  EXPECT_THROW(check_schedule({.warmup_steps = -1}), ConfigError);
-  EXPECT_THROW(check_schedule({.decay_steps = -1}), ConfigError);
+TEST(LrSchedule, NamesTheSegmentThatCannotBe) {
+  EXPECT_EQ(error_of(report_schedule().segments), "");
+  EXPECT_EQ(error_of({}), "");
+  EXPECT_EQ(error_of({{.until = 5, .lr = 1}, {.until = 5, .lr = 2}}),
+            "optimizer.lr_segments[1]: until is 5, but must be above 5, where segment 0 ends");
+  EXPECT_NE(error_of({{.until = 5, .lr = 1, .shape = "cosine"}}).find("[0]: from is missing"),
+            std::string::npos);
+  EXPECT_NE(error_of({{.until = 5, .lr = 1, .from = 2}}).find("[0]: from is 2, but a constant"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <fmt/format.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <cmath>
@@ -70,6 +71,15 @@ void update(const AdamW& adamw, const Updated& t, const Piece& piece) {
                                : update<float, float>(adamw, t, piece);
 }
 
+bool matches(const std::string& pattern, const std::string& name) {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+bool decays(const std::vector<std::string>& no_decay, const ParameterSpec& spec) {
+  return std::none_of(no_decay.begin(), no_decay.end(),
+                      [&](const std::string& pattern) { return matches(pattern, spec.name); });
+}
+
 }  // namespace
 
 MomentType parse_moment_type(std::string_view name) {
@@ -111,14 +121,16 @@ double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradien
   return std::sqrt(sum);
 }
 
-std::string first_non_finite(const ModelConfig& config, ModelParameters<Tensor>& parameters) {
-  for (const auto& [spec, leaf] : list_parameters(config, parameters)) {
-    const View1<const float> values = std::as_const(*leaf).flat();
-    if (std::isfinite(sum_of_squares(values))) continue;
-    for (Index i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values(i))) return fmt::format("{}[{}]", spec.name, i);
-  }
-  return "";
+void check_no_decay(const ModelConfig& config, const std::vector<std::string>& patterns) {
+  ModelParameters<int> names;
+  const auto tensors = list_parameters(config, names);
+  for (const std::string& pattern : patterns)
+    if (std::none_of(tensors.begin(), tensors.end(),
+                     [&](const auto& tensor) { return matches(pattern, tensor.spec.name); }))
+      throw ConfigError(fmt::format(
+          "optimizer.no_decay: no tensor of the model has a name like '{}'; names are as "
+          "in published checkpoints, {} for example",
+          pattern, tensors[1].spec.name));
 }
 
 void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings, std::int64_t step,
@@ -128,22 +140,25 @@ void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings
   const auto first = list_parameters(config, moments.first);
   const auto second = list_parameters(config, moments.second);
   const auto weight = list_parameters(config, masters);
-  AdamW matrix{.lr = settings.lr,
-               .beta1 = settings.beta1,
-               .beta2 = settings.beta2,
-               .eps = settings.eps,
-               .weight_decay = settings.weight_decay,
-               .step = step};
-  if (settings.clip > 0) matrix.gradient_scale = std::min(1.0, settings.clip / (norm + 1e-6));
-  AdamW vector = matrix;
-  vector.weight_decay = 0;
+  AdamW with_decay{.lr = settings.lr,
+                   .beta1 = settings.beta1,
+                   .beta2 = settings.beta2,
+                   .eps = settings.eps,
+                   .weight_decay = settings.weight_decay,
+                   .step = step};
+  if (settings.clip > 0) with_decay.gradient_scale = std::min(1.0, settings.clip / (norm + 1e-6));
+  AdamW without_decay = with_decay;
+  without_decay.weight_decay = 0;
+  std::vector<const AdamW*> of_tensor;
+  for (const auto& [spec, leaf] : weight)
+    of_tensor.push_back(decays(settings.no_decay, spec) ? &with_decay : &without_decay);
 
   const std::vector<Piece> pieces = cut(weight);
   parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     const std::size_t t = piece.tensor;
-    const AdamW& adamw = weight[t].spec.role == Role::Norm ? vector : matrix;
-    update(adamw, {*gradient[t].leaf, *weight[t].leaf, *first[t].leaf, *second[t].leaf}, piece);
+    update(*of_tensor[t], {*gradient[t].leaf, *weight[t].leaf, *first[t].leaf, *second[t].leaf},
+           piece);
   });
 }
 

@@ -1,13 +1,15 @@
 // AdamW over all tensors of a model (ops/adamw.h has the update of one), and clipping by the norm
 // of all gradients together:
 //   norm = sqrt(sum g^2);   g <- g min(1, clip / (norm + 1e-6))
-// Masters and gradients are FP32 or, both, double. Decay acts on every matrix (embedding, head and
-// router included), not on norm vectors. Biases of the router have no gradient and are left alone
-// (train/balance.h moves them).
+// Masters and gradients are FP32 or, both, double. Decay acts on all tensors whose names match no
+// pattern of `no_decay`: by default on every matrix (embedding, head and router included), not on
+// norm vectors. Biases of the router have no gradient and are left alone (train/balance.h moves
+// them).
 #pragma once
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "model/parameters.h"
 
@@ -25,19 +27,26 @@ struct Moments {
 };
 Moments zero_moments(const ModelConfig& config, MomentType type);
 
+// Every norm vector.
+inline std::vector<std::string> default_no_decay() {
+  return {"*norm.weight"};
+}
+
 struct OptimizerSettings {
   double lr = 0;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;
   double clip = 1;  // 0: gradients are not clipped
+  // As of a shell: * any letters, ? one, [a-z] one of them.
+  std::vector<std::string> no_decay = default_no_decay();
 };
+
+// ConfigError naming a pattern that no tensor of the model has.
+void check_no_decay(const ModelConfig& config, const std::vector<std::string>& patterns);
 
 // In double, summed over pieces of fixed size in a fixed order: the same bits on any number of
 // threads. NaN or infinity when a gradient holds one.
 double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradients);
-
-// Name and number of the first element that is NaN or infinite ("model.norm.weight[3]"), or "".
-std::string first_non_finite(const ModelConfig& config, ModelParameters<Tensor>& tensors);
 
 // Update number `step` (from 1). `norm` is gradient_norm of the gradients, which are zero
 // afterwards.

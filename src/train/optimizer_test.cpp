@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 
+#include "base/error.h"
 #include "base/threads.h"
 #include "io/tensor_store.h"
 #include "model/checkpoint.h"
@@ -110,15 +110,33 @@ TEST(Optimizer, ClippingScalesAllGradientsAlike) {
   EXPECT_GT(moment_after(0, 1), 10);
 }
 
-TEST(Optimizer, NamesTheFirstElementThatIsNotFinite) {
+TEST(Optimizer, PatternsSayWhichTensorsDoNotDecay) {
   const ModelConfig config = small_config();
-  ModelParameters<Tensor> gradients = zero_parameters(config);
-  EXPECT_EQ(first_non_finite(config, gradients), "");
-  gradients.norm.v1()(5) = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(first_non_finite(config, gradients), "model.norm.weight[5]");
-  EXPECT_FALSE(std::isfinite(gradient_norm(config, gradients)));
-  gradients.layers[0].mlp.up_proj.v2()(1, 0) = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(first_non_finite(config, gradients), "model.layers.0.mlp.up_proj.weight[28]");
+  ModelParameters<Tensor> masters = initial_parameters(config, 3),
+                          gradients = zero_parameters(config);
+  ModelParameters<Tensor> before = initial_parameters(config, 3);
+  Moments moments = zero_moments(config, MomentType::Bf16);
+  const OptimizerSettings settings{
+      .lr = 0.5, .weight_decay = 0.5, .no_decay = {"model.embed_tokens.*", "*.gate.weight"}};
+  check_no_decay(config, settings.no_decay);
+  optimizer_step(config, settings, 1, 0, gradients, moments, masters);
+  const auto after = list_parameters(config, masters);
+  const auto initial = list_parameters(config, before);
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    const Role role = after[i].spec.role;
+    const bool decays = role != Role::Embedding && role != Role::Router && role != Role::Bias;
+    EXPECT_EQ(after[i].leaf->flat()(0), initial[i].leaf->flat()(0) * (decays ? 0.75f : 1.0f))
+        << after[i].spec.name;
+  }
+}
+
+TEST(Optimizer, APatternThatMatchesNothingIsNamed) {
+  try {
+    check_no_decay(small_config(), {"*norm.weight", "*.bias"});
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("'*.bias'"), std::string::npos) << error.what();
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "text/tokenizer.h"
+#include "train/run_schedule.h"
 
 namespace minke {
 namespace {
@@ -19,16 +20,10 @@ void check(const Recipe& r, const std::string& where) {
   const auto refuse = [&](const std::string& what) {
     throw ConfigError(fmt::format("{}: {}", where, what));
   };
-  if (r.out.empty()) refuse("out is missing: where the model goes; give it here or with --out DIR");
-  if (r.data.paths.empty()) refuse("data.paths is missing: the text to train on");
-  if (r.data.tokenizer.empty())
-    refuse(
-        "data.tokenizer is missing: a directory with tokenizer.json (minke train-tokenizer makes "
-        "one)");
   if ((r.steps > 0) == (r.tokens > 0))
     refuse(fmt::format("steps is {} and tokens is {}, but exactly one of the two must be above 0",
                        r.steps, r.tokens));
-  if (r.optimizer.min_lr > r.optimizer.lr)
+  if (r.optimizer.lr_segments.empty() && r.optimizer.min_lr > r.optimizer.lr)
     refuse(fmt::format("optimizer.min_lr is {}, but must be at most optimizer.lr = {}",
                        r.optimizer.min_lr, r.optimizer.lr));
   if (r.data.micro_batch > r.data.batch_size)
@@ -44,9 +39,25 @@ void check(const Recipe& r, const std::string& where) {
         "data.batch_size {} times data.sequence_length {} is more than 2^31 tokens a step",
         r.data.batch_size, r.data.sequence_length));
   constexpr Index most_tokens = Index{1} << 60;
-  if (std::max(r.tokens, r.steps) > most_tokens / r.tokens_per_step())
+  if (r.tokens > most_tokens || r.steps > most_tokens / r.tokens_per_step())
     refuse(fmt::format("{} is {}, which makes more than 2^60 tokens; surely a mistake",
                        r.steps > 0 ? "steps" : "tokens", std::max(r.tokens, r.steps)));
+  if (r.exported.ema && r.ema.decay == 0)
+    refuse("export.ema is true, but ema.decay is 0: no average of the weights is kept");
+  try {
+    (void)RunSchedule(r);
+  } catch (const ConfigError& error) {
+    refuse(error.what());
+  }
+}
+
+// Whether the file or a --set gives this setting of a group.
+bool gives(const Json& json, const std::vector<std::string>& settings, const char* group,
+           const std::string& name) {
+  if (json.contains(group) && json[group].is_object() && json[group].contains(name)) return true;
+  const std::string start = fmt::format("{}.{}=", group, name);
+  return std::any_of(settings.begin(), settings.end(),
+                     [&](const std::string& s) { return s.starts_with(start); });
 }
 
 // "a.b" -> value, for every option.
@@ -65,7 +76,9 @@ bool may_change(const std::string& name) {
   if (name == "data.micro_batch" || name == "data.held_out_rows" || name == "data.paths")
     return true;
   if (name == "optimizer.moments" || name == "seed" || name == "init_from") return false;
-  return !name.starts_with("model.") && !name.starts_with("data.");
+  for (const char* group : {"model.", "data.", "batch_ramp.", "ema."})
+    if (name.starts_with(group)) return false;
+  return true;
 }
 
 }  // namespace
@@ -85,32 +98,57 @@ Recipe Recipe::load(const fs::path& path, const std::vector<std::string>& settin
         fmt::format("{}: model.* and init_from exclude each other: a run that starts "
                     "from {} takes the model from its config.json",
                     path.string(), recipe.init_from));
+  if (!recipe.optimizer.lr_segments.empty())
+    for (const char* name : {"lr", "min_lr", "schedule"})
+      if (gives(json, settings, "optimizer", name))
+        throw ConfigError(fmt::format(
+            "{}: optimizer.{} and optimizer.lr_segments exclude each other: the segments "
+            "are the whole schedule after the warm-up",
+            path.string(), name));
   check(recipe, path.string());
   return recipe;
 }
 
-Index Recipe::total_steps() const {
-  return steps > 0 ? steps : (tokens + tokens_per_step() - 1) / tokens_per_step();
+void Recipe::check_runnable() const {
+  if (out.empty())
+    throw ConfigError(
+        "out is missing: where the model goes; give it in the recipe or with --out DIR");
+  if (data.paths.empty()) throw ConfigError("data.paths is missing: the text to train on");
+  if (data.tokenizer.empty())
+    throw ConfigError(
+        "data.tokenizer is missing: a directory with tokenizer.json (minke train-tokenizer makes "
+        "one)");
 }
 
-LrSchedule Recipe::schedule() const {
-  if (optimizer.schedule == "constant")
-    return {.peak = optimizer.lr, .min = optimizer.min_lr, .warmup_steps = optimizer.warmup_steps};
-  return cosine_over(total_steps(), optimizer.warmup_steps, optimizer.lr, optimizer.min_lr);
-}
-
-OptimizerSettings Recipe::optimizer_settings(std::int64_t step) const {
-  return {.lr = learning_rate(schedule(), step),
+OptimizerSettings Recipe::optimizer_settings(double lr) const {
+  return {.lr = lr,
           .beta1 = optimizer.beta1,
           .beta2 = optimizer.beta2,
           .eps = optimizer.eps,
           .weight_decay = optimizer.weight_decay,
-          .clip = optimizer.clip};
+          .clip = optimizer.clip,
+          .no_decay = optimizer.no_decay};
 }
 
 ModelConfig Recipe::new_model(const Tokenizer& tokenizer) const {
+  Recipe with_vocabulary = *this;
+  if (model.vocab_size == 0) with_vocabulary.model.vocab_size = tokenizer.vocab_size();
+  ModelConfig c = with_vocabulary.new_model();
+  c.bos_token_id = tokenizer.bos_id();
+  c.pad_token_id = tokenizer.pad_id();
+  if (tokenizer.eos_id()) c.eos_token_ids = {*tokenizer.eos_id()};
+  c.check("model");
+  return c;
+}
+
+ModelConfig Recipe::new_model() const {
+  if (model.vocab_size == 0)
+    throw ConfigError(
+        "model.vocab_size is 0, as the tokenizer has, and data.tokenizer names none; give one of "
+        "the "
+        "two");
   ModelConfig c;
-  c.vocab_size = model.vocab_size > 0 ? model.vocab_size : tokenizer.vocab_size();
+  c.vocab_size = model.vocab_size;
   c.hidden_size = model.hidden_size;
   c.intermediate_size = model.intermediate_size;
   c.moe_intermediate_size = model.moe_intermediate_size;
@@ -135,9 +173,6 @@ ModelConfig Recipe::new_model(const Tokenizer& tokenizer) const {
   c.rope_theta = model.rope_theta;
   c.initializer_range = model.initializer_range;
   c.max_position_embeddings = model.max_position_embeddings;
-  c.bos_token_id = tokenizer.bos_id();
-  c.pad_token_id = tokenizer.pad_id();
-  if (tokenizer.eos_id()) c.eos_token_ids = {*tokenizer.eos_id()};
   c.check("model");
   return c;
 }

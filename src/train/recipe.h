@@ -8,8 +8,10 @@
 
 #include "base/options.h"
 #include "model/weights.h"
+#include "train/batch_schedule.h"
 #include "train/lr_schedule.h"
 #include "train/optimizer.h"
+#include "train/token_switch.h"
 
 namespace minke {
 
@@ -97,6 +99,8 @@ struct OptimizerRecipe {
   std::string schedule = "cosine";
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1;
   std::string moments = "bf16";
+  std::vector<LrSegment> lr_segments;
+  std::vector<std::string> no_decay = default_no_decay();
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -111,17 +115,79 @@ struct OptimizerRecipe {
     field("weight_decay", weight_decay, "decoupled decay of matrices", at_least(0));
     field("clip", clip, "largest norm of all gradients; 0: any", at_least(0));
     field("moments", moments, "element type of both moments", one_of({"bf16", "fp32"}));
+    field("lr_segments", lr_segments,
+          "learning rate by tokens, instead of lr, min_lr and schedule: [{\"until\": TOKENS, "
+          "\"lr\": rate at the end, \"shape\": constant, linear or cosine, \"from\": rate at the "
+          "beginning}, ...]");
+    field("no_decay", no_decay, "tensors without weight decay, as patterns of their names");
   }
 };
 
 struct LossRecipe {
   double alpha = 1e-4, gamma = 1e-3, mtp_lambda = 0.3;
+  std::string balance = "bias";
+  std::vector<TokenSwitch> gamma_switches, mtp_lambda_switches;
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("alpha", alpha, "factor of the sequence-wise balance loss", at_least(0));
-    field("gamma", gamma, "step of the router's biases", at_least(0));
+    field(
+        "balance", balance,
+        "of expert loads: bias (router biases by gamma and the sequence-wise loss), sequence (that "
+        "loss alone), batch (the loss over whole micro-batches alone), none",
+        one_of({"bias", "sequence", "batch", "none"}));
+    field("alpha", alpha, "factor of the balance loss", at_least(0));
+    field("gamma", gamma, "step of the router's biases, with balance bias", at_least(0));
+    field("gamma_switches", gamma_switches,
+          "gamma from a token count on: [{\"at\": TOKENS, \"value\": GAMMA}, ...]");
     field("mtp_lambda", mtp_lambda, "factor of the multi-token prediction loss", at_least(0));
+    field("mtp_lambda_switches", mtp_lambda_switches, "mtp_lambda from a token count on, likewise");
+  }
+};
+
+struct EmaRecipe {
+  double decay = 0;
+  std::string dtype = "fp32";
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("decay", decay, "of the weights' moving average, a step; 0: none is kept",
+          between(0, 1 - 0x1p-53));
+    field("dtype", dtype, "element type of the average", one_of({"bf16", "fp32"}));
+  }
+};
+
+// Steps whose loss or gradient is not to be trusted (train/guard.h).
+struct GuardRecipe {
+  std::string not_finite = "stop", spike = "warn";
+  double spike_deviations = 8, spike_gradient = 20;
+  Index window = 64, max_skips = 10;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("not_finite", not_finite, "a step with a loss or gradient that is not finite",
+          one_of({"stop", "skip"}));
+    field("spike", spike, "a step with a loss or gradient far above the ones before",
+          one_of({"stop", "skip", "warn", "ignore"}));
+    field("spike_deviations", spike_deviations,
+          "far: the main loss above its running mean by so many standard deviations; 0: any loss",
+          at_least(0));
+    field("spike_gradient", spike_gradient,
+          "far: the gradient's norm above so many times its running median; 0: any norm",
+          at_least(0));
+    field("window", window, "steps of the running mean and median", between(2, 1 << 16));
+    field("max_skips", max_skips, "steps skipped in a row before the run stops", at_least(1));
+  }
+};
+
+struct ExportRecipe {
+  std::string dtype = "bf16";
+  bool ema = false;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("dtype", dtype, "of the finished model's linears; fp8: as published, with scales",
+          one_of({"bf16", "fp8"}));
+    field("ema", ema, "write the moving average of the weights as well, to OUT.ema");
   }
 };
 
@@ -170,15 +236,19 @@ struct Recipe {
   Index steps = 0, tokens = 0;
   std::uint64_t seed = 1;
   std::string compute = "bf16";
-  Index eval_every = 100;
+  Index eval_every = 100, record_loads_every = 0;
   ModelRecipe model;
   DataRecipe data;
+  BatchRampRecipe batch_ramp;
   OptimizerRecipe optimizer;
   LossRecipe loss;
+  EmaRecipe ema;
+  GuardRecipe guard;
   CheckpointRecipe checkpoint;
   bool tensorboard = true;
   Fp8Recipe fp8;
   RecomputeRecipe recompute;
+  ExportRecipe exported;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -190,50 +260,45 @@ struct Recipe {
     field("compute", compute, "arithmetic of products", one_of({"bf16", "fp8", "fp32"}));
     field("eval_every", eval_every, "steps between held-out losses; 0: at the end alone",
           at_least(0));
+    field("record_loads_every", record_loads_every,
+          "steps between records of every expert's load in metrics.jsonl; 0: none", at_least(0));
     field("model", model, "the model");
     field("data", data, "the text");
+    field("batch_ramp", batch_ramp, "growth of the batch at the beginning");
     field("optimizer", optimizer, "AdamW and its schedule");
     field("loss", loss, "factors of the losses, and of the router's bias update");
+    field("ema", ema, "moving average of the weights");
+    field("guard", guard, "steps that are not to be trusted");
     field("checkpoint", checkpoint, "when to write checkpoints");
     field("tensorboard", tensorboard, "write event files for TensorBoard beside metrics.jsonl");
     field("fp8", fp8, "compute fp8");
     field("recompute", recompute, "what the backward pass computes again instead of keeping it");
+    field("export", exported, "the finished model");
   }
 
   // From a file, then NAME=VALUE settings, then checked. ConfigError, FormatError or IoError naming
   // file and option. Paths in it are relative to the current directory.
   static Recipe load(const std::filesystem::path& path, const std::vector<std::string>& settings);
 
-  Index tokens_per_step() const { return data.batch_size * data.sequence_length; }
-  Index total_steps() const;
-  LrSchedule schedule() const;
-  OptimizerSettings optimizer_settings(std::int64_t step) const;  // of update number step + 1
+  // ConfigError naming what a run needs and a description of one does not: out, text, tokenizer.
+  void check_runnable() const;
+
+  Index tokens_per_step() const { return data.batch_size * data.sequence_length; }  // without ramp
+  Index rows_at_a_time() const { return data.micro_batch > 0 ? data.micro_batch : data.batch_size; }
+  Index tokens_at_a_time() const { return rows_at_a_time() * data.sequence_length; }
+  OptimizerSettings optimizer_settings(double lr) const;
   ModelConfig new_model(const Tokenizer& tokenizer) const;
   TrainingForm training_form() const;
+  // Without a tokenizer, whose ids are then unknown: model.vocab_size must be given.
+  ModelConfig new_model() const;
   // ConfigError when rows are longer than the model's context or the tokenizer has more ids.
   void check_model(const ModelConfig& config, const Tokenizer& tokenizer) const;
 };
 
 // What differs between the recipe of a checkpoint and today's. Settings that the weights, moments
-// or the data position depend on (model.*, data.* but paths, micro_batch and held_out_rows, seed,
-// init_from, optimizer.moments) must not: ConfigError naming the first one. The others are
-// returned, each as "optimizer.lr 0.001 instead of 0.002".
+// or the data position depend on (model.*, data.* but paths, micro_batch and held_out_rows,
+// batch_ramp.*, seed, init_from, optimizer.moments, ema.*) must not: ConfigError naming the first
+// one. The others are returned, each as "optimizer.lr 0.001 instead of 0.002".
 std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today);
-
-// Memory of a run in bytes (train/training_memory.cpp). States and weights are exact; `activations`
-// are what a micro-batch keeps for its backward pass, within some percent, and its logits.
-struct TrainingMemory {
-  double masters = 0, gradients = 0, moments = 0, products = 0, activations = 0;
-  double total() const { return masters + gradients + moments + products + activations; }
-};
-TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config);
-
-// Bytes that a token keeps in all layers for the backward pass, in the recipe's compute and with
-// its recomputation; and what each setting of recompute saves (or would) of the bytes without it.
-double saved_bytes_per_token(const Recipe& recipe, const ModelConfig& config);
-struct RecomputeSavings {
-  double rmsnorm = 0, mla_up = 0, swiglu = 0;  // bytes of a token
-};
-RecomputeSavings recompute_savings(const Recipe& recipe, const ModelConfig& config);
 
 }  // namespace minke

@@ -20,16 +20,17 @@ namespace fs = std::filesystem;
 constexpr const char* kFormat = "minke-train-state-1";
 constexpr const char* kStateFile = "train_state.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kAverageFile = "ema.safetensors";
 constexpr const char* kRemoving = "removing-";
 constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 60;  // as many as a recipe may have
 
-struct NamedMoment {
+struct StateTensor {
   std::string name;
   Tensor* tensor;
 };
 // m.NAME and v.NAME of every tensor that has moments.
-std::vector<NamedMoment> list_moments(const ModelConfig& config, Moments& moments) {
-  std::vector<NamedMoment> list;
+std::vector<StateTensor> list_moments(const ModelConfig& config, Moments& moments) {
+  std::vector<StateTensor> list;
   for (const auto& [prefix, parameters] :
        {std::pair{"m.", &moments.first}, std::pair{"v.", &moments.second}})
     for (const auto& [spec, leaf] : list_parameters(config, *parameters))
@@ -37,29 +38,48 @@ std::vector<NamedMoment> list_moments(const ModelConfig& config, Moments& moment
   return list;
 }
 
-void save_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
+std::vector<StateTensor> list_average(const ModelConfig& config, Ema& ema) {
+  std::vector<StateTensor> list;
+  for (const auto& [spec, leaf] : list_parameters(config, ema.weights))
+    list.push_back({spec.name, leaf});
+  return list;
+}
+
+void save_tensors(const fs::path& path, const std::vector<StateTensor>& list) {
   std::vector<NamedTensorView> views;
-  for (const NamedMoment& moment : list_moments(config, moments))
-    views.push_back(NamedTensorView::of(moment.name, *moment.tensor));
+  for (const StateTensor& t : list) views.push_back(NamedTensorView::of(t.name, *t.tensor));
   write_safetensors(path, views);
 }
 
-void load_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
+void load_tensors(const fs::path& path, const std::vector<StateTensor>& list) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  const std::vector<NamedMoment> list = list_moments(config, moments);
   if (file.tensors().size() != list.size())
     throw FormatError(fmt::format("{}: holds {} tensors, but config.json beside it calls for {}",
                                   path.string(), file.tensors().size(), list.size()));
-  for (const NamedMoment& moment : list) {
-    Tensor read = file.read(moment.name);
-    if (read.dtype() != moment.tensor->dtype() || read.shape() != moment.tensor->shape())
-      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(),
-                                    moment.name, name_of(read.dtype()), to_string(read.shape()),
-                                    name_of(moment.tensor->dtype()),
-                                    to_string(moment.tensor->shape())));
-    *moment.tensor = std::move(read);
+  for (const StateTensor& t : list) {
+    Tensor read = file.read(t.name);
+    if (read.dtype() != t.tensor->dtype() || read.shape() != t.tensor->shape())
+      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(), t.name,
+                                    name_of(read.dtype()), to_string(read.shape()),
+                                    name_of(t.tensor->dtype()), to_string(t.tensor->shape())));
+    *t.tensor = std::move(read);
   }
   file.check_intact();
+}
+
+// The average of a checkpoint, where its record tells of one.
+std::optional<Ema> load_average(const fs::path& directory, const nlohmann::ordered_json& record,
+                                const ModelConfig& config) {
+  if (!record.contains("ema")) return std::nullopt;
+  const nlohmann::ordered_json& about = record["ema"];
+  if (!about.is_object() || !about.contains("decay") || !about["decay"].is_number() ||
+      !about.contains("dtype") || !(about["dtype"] == "fp32" || about["dtype"] == "bf16"))
+    throw FormatError(fmt::format("{}: 'ema' must have a decay, and a dtype that is fp32 or bf16",
+                                  (directory / kStateFile).string()));
+  Ema ema = begin_ema(config, about["decay"].get<double>(),
+                      about["dtype"] == "bf16" ? DType::BF16 : DType::F32);
+  load_tensors(directory / kAverageFile, list_average(config, ema));
+  return ema;
 }
 
 // N of "step-N", or -1.
@@ -111,11 +131,17 @@ void save_checkpoint(const fs::path& target, TrainState& state, nlohmann::ordere
                      const std::vector<fs::path>& copies) {
   AtomicDirectory directory(target);
   save_model(directory.path(), state.config, state.masters, SaveDType::F32);
-  save_moments(directory.path() / kOptimizerFile, state.config, state.moments);
+  save_tensors(directory.path() / kOptimizerFile, list_moments(state.config, state.moments));
+  if (state.ema) {
+    save_tensors(directory.path() / kAverageFile, list_average(state.config, *state.ema));
+    const bool bf16 = state.ema->weights.lm_head.dtype() == DType::BF16;
+    record["ema"] = {{"decay", state.ema->decay}, {"dtype", bf16 ? "bf16" : "fp32"}};
+  }
   for (const fs::path& file : copies)
     write_file_atomic(directory.path() / file.filename(), read_file(file));
   record["format"] = kFormat;
   record["step"] = state.step;
+  record["skipped"] = state.skipped;
   record["moments"] = name_of(state.moments.first.norm.dtype() == DType::BF16 ? MomentType::Bf16
                                                                               : MomentType::Fp32);
   write_file_atomic(directory.path() / kStateFile, record.dump(1) + "\n");
@@ -134,6 +160,10 @@ nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
       !record.contains("moments") || !record["moments"].is_string())
     throw FormatError(
         fmt::format("{}: 'step' or 'moments' is missing or of a wrong type", path.string()));
+  if (!record.contains("skipped")) record["skipped"] = 0u;  // of versions that never skipped
+  if (!record["skipped"].is_number_unsigned() || record["skipped"] > record["step"])
+    throw FormatError(fmt::format("{}: skipped is {}, but must be a count of at most step = {}",
+                                  path.string(), record["skipped"].dump(), record["step"].dump()));
   if (record["step"].get<std::uint64_t>() > kMostSteps)
     throw FormatError(fmt::format("{}: step is {}, but must be at most {}", path.string(),
                                   record["step"].get<std::uint64_t>(), kMostSteps));
@@ -144,11 +174,14 @@ TrainState load_checkpoint(const fs::path& directory, Compute compute, const Tra
   const nlohmann::ordered_json record = read_checkpoint_record(directory);
   ModelConfig config;
   ModelParameters<Tensor> masters = load_masters(directory, config);
-  TrainState state = begin_training(
-      config, std::move(masters),
-      parse_moment_type(record["moments"].get_ref<const std::string&>()), compute, form);
-  load_moments(directory / kOptimizerFile, config, state.moments);
+  TrainState state =
+      begin_training(config, std::move(masters),
+                     parse_moment_type(record["moments"].get_ref<const std::string&>()), compute,
+                     form);
+  load_tensors(directory / kOptimizerFile, list_moments(config, state.moments));
+  state.ema = load_average(directory, record, config);
   state.step = record["step"].get<std::int64_t>();
+  state.skipped = record["skipped"].get<std::int64_t>();
   return state;
 }
 

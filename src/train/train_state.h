@@ -4,16 +4,19 @@
 // A checkpoint is a directory that appears whole or not at all (base/files.h):
 //   config.json, model.safetensors   a model directory, the masters exact in FP32
 //   optimizer.safetensors            m.NAME and v.NAME, BF16 or FP32 as they are in memory
+//   ema.safetensors                  the moving average by its names, of runs that keep one
 //   train_state.json                 step, and what the caller adds (data position, recipe)
 //   manifest.json                    sizes and hashes, written last
 #pragma once
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "model/weights.h"
+#include "train/ema.h"
 #include "train/optimizer.h"
 
 namespace minke {
@@ -26,7 +29,9 @@ struct TrainStateOf {
   Moments moments;
   ModelGradients gradients;  // zero between steps
   ModelOf<Real> model;       // what products read; refreshed after every update
-  std::int64_t step = 0;     // updates made
+  std::optional<Ema> ema;    // of the masters after each update, in FP32 training alone
+  std::int64_t step = 0;     // steps made
+  std::int64_t skipped = 0;  // those of them without an update
 };
 using TrainState = TrainStateOf<float>;
 

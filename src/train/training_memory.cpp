@@ -1,7 +1,12 @@
-// Part of train/recipe.h: the memory of a run, by the same list as the Saved structs of model/.
+// By the same list as the Saved structs of model/.
+#include "train/training_memory.h"
+
+#include <fmt/format.h>
+
 #include <algorithm>
 
-#include "train/recipe.h"
+#include "base/error.h"
+#include "base/machine_memory.h"
 
 namespace minke {
 namespace {
@@ -97,12 +102,23 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
   m.gradients = 4 * n;
   m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
   m.products = 2 * packed * n;
-  const Index rows = recipe.data.micro_batch > 0 ? recipe.data.micro_batch : recipe.data.batch_size;
-  const auto tokens = static_cast<double>(rows * recipe.data.sequence_length);
+  if (recipe.ema.decay > 0) m.ema = (recipe.ema.dtype == "bf16" ? 2 : 4) * n;
+  const auto tokens = static_cast<double>(recipe.tokens_at_a_time());
   m.activations = tokens * saved_bytes_per_token(recipe, c) +
                   4 * std::min(tokens, 1024.0) * static_cast<double>(c.vocab_size) +
                   4 * static_cast<double>(recipe.tokens_per_step());  // the ids of the whole batch
   return m;
+}
+
+void check_memory(const Recipe& recipe, const ModelConfig& config) {
+  const double needed = training_memory(recipe, config).total();
+  const MachineMemory machine = read_machine_memory();
+  const auto here = static_cast<double>(machine.total_bytes + machine.swap_bytes);
+  if (here > 0 && needed > here)
+    throw ConfigError(
+        fmt::format("this training needs about {} of memory, the machine has {}; take a smaller "
+                    "model or data.micro_batch (--dry-run says what needs how much)",
+                    bytes_text(needed), bytes_text(here)));
 }
 
 }  // namespace minke

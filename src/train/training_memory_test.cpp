@@ -2,7 +2,7 @@
 
 #include "model/benchmark_models.h"
 #include "model/training_pass.h"
-#include "train/recipe.h"
+#include "train/training_memory.h"
 
 namespace minke {
 namespace {

@@ -44,7 +44,8 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
     const Index n = std::min(micro, B - begin);
     const LossSettings loss{.mtp_lambda = settings.mtp_lambda,
                             .alpha = settings.alpha,
-                            .share = static_cast<double>(n) / static_cast<double>(B)};
+                            .share = static_cast<double>(n) / static_cast<double>(B),
+                            .balance_scope = settings.balance_scope};
     PassResult part = forward_backward(state.model, tokens.rows(begin, n), loss, state.gradients,
                                        settings.keep_scores);
     if (begin == 0)
@@ -58,14 +59,22 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
 template <class Real>
 void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm) {
-  optimizer_step(state.config, settings, state.step + 1, norm, state.gradients, state.moments,
+  const std::int64_t update = state.step - state.skipped + 1;
+  optimizer_step(state.config, settings, update, norm, state.gradients, state.moments,
                  state.masters);
   for (const MoeLayerRecord& layer : result.moe) {
     Tensor& bias = router_bias(state.config, state.masters, layer.layer);
     update_bias(gamma, layer.load, bias.v1<Real>());
   }
   refresh(state.model, state.masters);
+  if (state.ema) update_ema(state.config, state.masters, update, *state.ema);
   ++state.step;
+}
+
+void skip_step(TrainState& state) {
+  state.gradients = zero_parameters(state.config);
+  ++state.step;
+  ++state.skipped;
 }
 
 template decltype(accumulate_gradients<float>) accumulate_gradients<float>;

@@ -16,6 +16,7 @@ struct BatchSettings {
   double alpha = 1e-4;
   Index micro_batch = 0;  // 0: the whole batch at once
   bool keep_scores = false;
+  BalanceScope balance_scope = BalanceScope::Sequence;
 };
 template <class Real>
 bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> tokens,
@@ -23,10 +24,13 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
                           PassResult& result);
 
 // The update from state.gradients, whose gradient_norm is `norm`: clipping, AdamW, biases by the
-// loads of `result`, packed weights. state.step grows by one.
+// loads of `result`, packed weights, moving average. state.step grows by one.
 template <class Real>
 void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm);
+
+// A step without update: the gradients are dropped, state.step and state.skipped grow by one.
+void skip_step(TrainState& state);
 
 // The bias vector of MoE layer `layer` (index in the published names, MTP modules included).
 Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer);

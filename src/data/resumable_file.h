@@ -12,15 +12,15 @@
 
 namespace minke {
 
-class AppendFile {
+class ResumableFile {
  public:
   // Makes the file, or goes on behind its first `length` bytes. IoError when it is shorter, or the
   // system says no.
-  AppendFile(std::filesystem::path path, std::uint64_t length);
-  AppendFile(AppendFile&& other) noexcept;
-  AppendFile(const AppendFile&) = delete;
-  AppendFile& operator=(const AppendFile&) = delete;
-  ~AppendFile();  // what was not synced may be lost
+  ResumableFile(std::filesystem::path path, std::uint64_t length);
+  ResumableFile(ResumableFile&& other) noexcept;
+  ResumableFile(const ResumableFile&) = delete;
+  ResumableFile& operator=(const ResumableFile&) = delete;
+  ~ResumableFile();  // what was not synced may be lost
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(as_byte_span(text)); }

@@ -1,4 +1,4 @@
-#include "data/append_file.h"
+#include "data/resumable_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -17,7 +17,7 @@ constexpr std::size_t kBuffer = std::size_t{1} << 18;
 
 }  // namespace
 
-AppendFile::AppendFile(std::filesystem::path path, std::uint64_t length)
+ResumableFile::ResumableFile(std::filesystem::path path, std::uint64_t length)
     : path_(std::move(path)), written_(length) {
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0) throw_io_error(fmt::format("cannot create {}", path_.string()), errno);
@@ -37,22 +37,22 @@ AppendFile::AppendFile(std::filesystem::path path, std::uint64_t length)
   }
 }
 
-AppendFile::AppendFile(AppendFile&& other) noexcept
+ResumableFile::ResumableFile(ResumableFile&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
       written_(other.written_),
       buffer_(std::move(other.buffer_)) {}
 
-AppendFile::~AppendFile() {
+ResumableFile::~ResumableFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void AppendFile::write(std::span<const std::byte> bytes) {
+void ResumableFile::write(std::span<const std::byte> bytes) {
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   if (buffer_.size() >= kBuffer) flush();
 }
 
-void AppendFile::flush() {
+void ResumableFile::flush() {
   std::span<const std::byte> left(buffer_);
   while (!left.empty()) {
     const ssize_t n = ::write(fd_, left.data(), left.size());
@@ -66,7 +66,7 @@ void AppendFile::flush() {
   buffer_.clear();
 }
 
-std::uint64_t AppendFile::sync() {
+std::uint64_t ResumableFile::sync() {
   flush();
   if (fsync(fd_) != 0) throw_io_error(fmt::format("cannot sync {}", path_.string()), errno);
   return written_;
