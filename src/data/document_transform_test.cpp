@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "data/packing.h"
 #include "data/test_files.h"
 #include "text/bpe_trainer.h"
 #include "text/utf8.h"
@@ -113,6 +114,33 @@ TEST(DocumentTransform, JoinedPunctuationIsSplitAtTheRate) {
   for (std::int64_t number = 0; number < 1000; ++number)
     split += static_cast<double>(half.apply(document, 1, 0, number).size() - document.size());
   EXPECT_NEAR(split / 1000 / joined, 0.5, 0.05);
+}
+
+// Transformed documents have other lengths: the position counts in those.
+TEST(DocumentTransform, RowsResumeExactlyForAnyNumberOfRanks) {
+  std::vector<Document> documents;
+  for (int i = 0; i < 12; ++i)
+    documents.push_back({kText.substr(0, static_cast<std::size_t>(kText.find('\n') + 1)) +
+                             std::string(static_cast<std::size_t>(i), 'x'),
+                         "s", "x", i + 1});
+  const TokenCorpus corpus = tokenize_corpus(documents, encoder(), encoder().end_of_sentence());
+  const DocumentTransform transform(encoder(), {.fim = 0.5, .split = 0.5});
+  const auto options = [&](Index rank, Index ranks) {
+    return BatchOptions{.shares = {}, .transform = &transform, .rank = rank, .ranks = ranks};
+  };
+  BatchSource whole(corpus, 9, 3, options(0, 1));
+  EXPECT_NE(whole.next(9), BatchSource(corpus, 9, 3).next(9));
+  for (Index ranks = 1; whole.position().epoch < 3; ranks = ranks % 3 + 1) {
+    const DataPosition position = whole.position();
+    for (Index rank = 0; rank < ranks; ++rank) {
+      const auto expected = whole.next(1);
+      BatchSource resumed(corpus, 9, 3, options(rank, ranks));
+      resumed.set_position(position);
+      ASSERT_EQ(resumed.next(1), expected) << position.rows << " rank " << rank << " of " << ranks;
+    }
+  }
+  EXPECT_THROW(whole.set_position(BatchSource(corpus, 9, 3).position()), ConfigError)
+      << "without the rates the data are others";
 }
 
 TEST(DocumentTransform, NothingToCutAndNothingToDo) {

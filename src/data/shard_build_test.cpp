@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "base/threads.h"
+#include "data/build_directory.h"
 #include "data/shard_reader.h"
 #include "data/test_corpus.h"
 #include "data/test_files.h"
@@ -233,6 +234,16 @@ TEST_F(Shards, AWholeButUnnamedDirectoryIsPutInPlace) {
   put("out.partial/state.json.partial-1-0", "left over");
   run(build("out"));
   EXPECT_EQ(files("out"), expected);
+}
+
+TEST_F(Shards, TwoProcessesDoNotWorkInOneDirectory) {
+  put_mixed_input();
+  fs::create_directories(dir / "out.partial");
+  {
+    const DirectoryLock other(dir / "out.partial");
+    EXPECT_HOLDS(error_of([&] { run(build("out")); }), "another process makes shards there");
+  }
+  run(build("out"));
 }
 
 TEST_F(Shards, TheResultMustNotLieInTheInput) {
