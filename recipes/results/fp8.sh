@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # FP8 against BF16 (the report's section 3.3 and appendix B.1: a relative loss error below 0.25 %): the
 # same model, seeds and data in BF16, in FP8 with FP32 scales as the report, and with scales that are
-# powers of two. Loss error of the running mean, memory and speed of each. About 40 minutes on two cores.
+# powers of two. Loss error of the running mean, memory and speed of each. Nine runs.
 #
 #   recipes/results/fp8.sh         settings of the environment: see runs.sh
 set -euo pipefail

@@ -245,7 +245,8 @@ class Report {
   void fp8() {
     page_.heading("FP8");
     if (names_below("fp8_worst.").empty())
-      return page_.paragraph("No FP8 statistics: no run computes in FP8.");
+      return page_.paragraph(
+          "No FP8 statistics were recorded: no run computes in FP8 with fp8.statistics on.");
     page_.paragraph(
         "Shares of values that were clipped to the largest code, and that became zero though they "
         "were not; the worst layer. x: inputs, dy: gradients of outputs, w: weights.");
