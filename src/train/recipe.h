@@ -210,8 +210,9 @@ struct Recipe {
 // returned, each as "optimizer.lr 0.001 instead of 0.002".
 std::vector<std::string> recipe_changes(const nlohmann::ordered_json& recorded, Recipe& today);
 
-// Memory of a run in bytes (train/training_memory.cpp). States and weights are exact; `activations`
-// are what a micro-batch keeps for its backward pass, within some percent, and its logits.
+// Memory of a run in bytes (train/training_memory.cpp). States are exact, `products` but for
+// routers and `eh_proj`; `activations` are what a micro-batch keeps for its backward pass, within
+// some percent, and its logits.
 struct TrainingMemory {
   double masters = 0, gradients = 0, moments = 0, products = 0, activations = 0;
   double total() const { return masters + gradients + moments + products + activations; }
