@@ -58,6 +58,9 @@ std::vector<Result> train_results(const TrainBench& bench) {
       },
       limit));
 
+  results.back().note =
+      fmt::format("{:.0f} bytes kept of a token", pass.saved_bytes / whole.tokens);
+
   whole.name = "  gradients";
   whole.tokens = 0;
   results.push_back(measured(whole, bench.rounds, gradients, limit));

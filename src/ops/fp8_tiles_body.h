@@ -130,13 +130,16 @@ MINKE_INLINE Vec rounded_magnitude(Vec magnitude) {
   return from_bits(magnitude < all(kInfinity) ? bits_of(value) : bits_of(all(0.0f)) | 0x7FC00000u);
 }
 
-// The code, without its sign, of a magnitude that rounded_magnitude gave.
+// The code, without its sign, of the value that rounded_magnitude gives.
 template <class F>
-MINKE_INLINE Bits code_of_magnitude(Vec m) {
-  const Bits normal = (bits_of(m) >> F::kShift) - F::kRebias;
-  const Bits small = bits_of(m * all(1 / F::kStep) + all(kMagic)) & 0xFFFFu;
+MINKE_INLINE Bits code_of_magnitude(Vec magnitude) {
+  const Vec m = min(magnitude, all(F::kLargest));
+  const Bits u = bits_of(m);
+  constexpr std::uint32_t half = (1u << (F::kShift - 1)) - 1 - (F::kRebias << F::kShift);
+  const Bits normal = (u + half + ((u >> F::kShift) & 1u)) >> F::kShift;
+  const Bits small = bits_of(m * all(1 / F::kStep) + all(kMagic)) & F::kNan;
   const Bits code = m < all(F::kLeastNormal) ? small : normal;
-  return m == m ? code : (code & 0u) | F::kNan;
+  return magnitude < all(kInfinity) ? code : (code & 0u) | F::kNan;
 }
 
 template <class F>
@@ -156,9 +159,10 @@ MINKE_INLINE Vec magnitude_of(Vec x) {
 // Zeros before and after: those that came to be are underflows.
 struct Tally {
   Bits zeros{}, rounded_zeros{};
-  inline __attribute__((always_inline)) void add(Vec x, Vec rounded) {
+  // x, and bits that are zero where it was rounded to zero.
+  inline __attribute__((always_inline)) void add(Vec x, Bits rounded) {
     tally(zeros, x == all(0.0f));
-    tally(rounded_zeros, rounded == all(0.0f));
+    tally(rounded_zeros, rounded == 0u);
   }
   // Lanes beyond the n values were zeros in both.
   inline __attribute__((always_inline)) void to(Fp8Counts* counts, Index n) const {
@@ -185,42 +189,44 @@ float largest(const float* x, Index n) {
   return largest(most);
 }
 
-// body(x, rounded |x / scale|, i, n) for pieces of x. Multiplying by the inverse of a power of two
-// and dividing by it give the same number.
-template <class F, bool kExact, bool kCounted, class Body>
+// body(x, |x / scale|, i, n) for pieces of x: stores what that is rounded to, and gives bits that
+// are zero where it is zero. Multiplying by the inverse of a power of two and dividing by it give
+// the same number.
+template <bool kExact, bool kCounted, class Body>
 MINKE_INLINE void each_scaled(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
   const Vec divisor = all(scale), inverse = all(1 / scale);
   Tally seen;
   each_piece(
       n, [&](Index i, Index m) __attribute__((always_inline)) {
         const Vec v = load_at(x + i, m);
-        const Vec rounded = rounded_magnitude<F>(magnitude_of(kExact ? v * inverse : v / divisor));
+        const Bits rounded = body(v, magnitude_of(kExact ? v * inverse : v / divisor), i, m);
         if (kCounted) seen.add(v, rounded);
-        body(v, rounded, i, m);
       });
   if (!kCounted) return;
   seen.to(counts, n);
   counts->clipped += count_clipped(x, n, scale);
 }
 
-template <class F, class Body>
-MINKE_INLINE void each_rounded(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
+template <class Body>
+MINKE_INLINE void each_scaled(const float* x, Index n, float scale, Fp8Counts* counts, Body body) {
   const bool exact = (__builtin_bit_cast(std::uint32_t, scale) & 0x7FFFFFu) == 0;
   if (exact && counts)
-    each_scaled<F, true, true>(x, n, scale, counts, body);
+    each_scaled<true, true>(x, n, scale, counts, body);
   else if (exact)
-    each_scaled<F, true, false>(x, n, scale, counts, body);
+    each_scaled<true, false>(x, n, scale, counts, body);
   else if (counts)
-    each_scaled<F, false, true>(x, n, scale, counts, body);
+    each_scaled<false, true>(x, n, scale, counts, body);
   else
-    each_scaled<F, false, false>(x, n, scale, counts, body);
+    each_scaled<false, false>(x, n, scale, counts, body);
 }
 
 void encode(const float* x, Index n, float scale, std::uint8_t* codes, Fp8Counts* counts) {
-  each_rounded<E4m3>(
+  each_scaled(
       x, n, scale,
-      counts, [=](Vec v, Vec rounded, Index i, Index m) __attribute__((always_inline)) {
-        store_codes(codes + i, code_of_magnitude<E4m3>(rounded) | (bits_of(v) >> 24 & 0x80u), m);
+      counts, [=](Vec v, Vec magnitude, Index i, Index m) __attribute__((always_inline)) {
+        const Bits code = code_of_magnitude<E4m3>(magnitude);
+        store_codes(codes + i, code | (bits_of(v) >> 24 & 0x80u), m);
+        return code;
       });
 }
 
@@ -236,10 +242,12 @@ MINKE_INLINE Vec with_sign(Vec magnitude, Vec sign) {
 }
 
 void round(const float* x, Index n, float scale, float* y, Fp8Counts* counts) {
-  each_rounded<E4m3>(
+  each_scaled(
       x, n, scale,
-      counts, [=](Vec v, Vec rounded, Index i, Index m) __attribute__((always_inline)) {
+      counts, [=](Vec v, Vec magnitude, Index i, Index m) __attribute__((always_inline)) {
+        const Vec rounded = rounded_magnitude<E4m3>(magnitude);
         store_at(y + i, with_sign(rounded, v) * all(scale), m);
+        return bits_of(rounded);
       });
 }
 
@@ -276,10 +284,12 @@ void round_by(float* x, Index n, const float* scales, const float* inverses) {
 }
 
 void encode_e5m6(const float* x, Index n, float scale, std::uint16_t* codes) {
-  each_rounded<E5m6>(
+  each_scaled(
       x, n, scale,
-      nullptr, [=](Vec v, Vec rounded, Index i, Index m) __attribute__((always_inline)) {
-        store_codes(codes + i, code_of_magnitude<E5m6>(rounded) | (bits_of(v) >> 20 & 0x800u), m);
+      nullptr, [=](Vec v, Vec magnitude, Index i, Index m) __attribute__((always_inline)) {
+        const Bits code = code_of_magnitude<E5m6>(magnitude);
+        store_codes(codes + i, code | (bits_of(v) >> 20 & 0x800u), m);
+        return code;
       });
 }
 

@@ -72,6 +72,7 @@ TEST(Fp8Tiles, RowsOfUnitSizeAreThoseOfInference) {
     Tensor codes(DType::F8_E4M3, {30, 200}), scales = Tensor::zeros({30, 2});
     quantize_blocks(x.view(), kActivationBlock, form, codes.view<E4M3, 2>(), scales.v2());
     const Fp8Rows rows = fp8_rows(x.view(), form);
+    EXPECT_EQ(rows.bytes(), 30u * (200 + 2 * 4));
     EXPECT_EQ(0, std::memcmp(rows.codes.raw(), codes.raw(), codes.bytes()));
     EXPECT_EQ(0, std::memcmp(rows.scales.raw(), scales.raw(), scales.bytes()));
   }

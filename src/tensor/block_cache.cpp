@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLarge = 2 * kHugePage;
+// Kept from here on: what the C library gives back to the system and asks for again, over and over.
+constexpr std::size_t kKeepFrom = std::size_t{256} << 10;
 // More than any address space holds. Refused before the system is asked: an allocator that checks
 // (a sanitizer's) ends the process over such a size.
 constexpr std::size_t kImpossible = std::size_t{1} << 47;
@@ -36,8 +38,9 @@ std::size_t round_up(std::size_t n, std::size_t to) {
 
 // Eight sizes between two powers of two, so that blocks of similar size serve each other.
 std::size_t size_class(std::size_t bytes) {
-  if (bytes < kLarge) return round_up(bytes ? bytes : 1, kAlign);
-  return round_up(bytes, std::max(kHugePage, std::bit_floor(bytes) / 8));
+  if (bytes < kKeepFrom) return round_up(bytes ? bytes : 1, kAlign);
+  const std::size_t eighth = std::bit_floor(bytes) / 8;
+  return round_up(bytes, bytes < kLarge ? eighth : std::max(kHugePage, eighth));
 }
 
 void* from_system(std::size_t size) {
@@ -102,7 +105,7 @@ Kept& kept() {
 void* allocate_block(std::size_t bytes) {
   if (bytes >= kImpossible) throw std::bad_alloc();
   const std::size_t size = size_class(bytes);
-  void* block = kKeep && size >= kLarge ? kept().take(size) : nullptr;
+  void* block = kKeep && size >= kKeepFrom ? kept().take(size) : nullptr;
   if (!block) block = from_system(size);
   if (!block) {
     kept().release();
@@ -116,7 +119,7 @@ void* allocate_block(std::size_t bytes) {
 void free_block(void* block, std::size_t bytes) noexcept {
   const std::size_t size = size_class(bytes);
   if (block) live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
-  if (!block || (kKeep && size >= kLarge && kept().keep(block, size))) return;
+  if (!block || (kKeep && size >= kKeepFrom && kept().keep(block, size))) return;
   std::free(block);
 }
 

@@ -93,15 +93,19 @@ RecomputeSavings recompute_savings(const Recipe& recipe, const ModelConfig& conf
 }
 
 TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
-  const auto n = static_cast<double>(count_parameters(c).total);
-  // Packed twice, for y = x W^T and for dx = dy W. FP8 with FP32 scales: codes of the linears.
-  const bool codes = recipe.compute == "fp8" && recipe.fp8.scales == "float";
-  const double packed = recipe.compute == "fp32" ? 4 : codes ? 1 : 2;
+  const ParameterCount count = count_parameters(c);
+  const auto n = static_cast<double>(count.total);
+  const auto embedding = static_cast<double>(count.embedding);
+  const auto head = static_cast<double>(count.head);
+  // Matrices are packed twice, for y = x W^T and for dx = dy W; the embedding is copied. FP8 with
+  // FP32 scales packs the codes of linears.
+  const double wide = recipe.compute == "fp32" ? 4 : 2;
+  const double packed = recipe.compute == "fp8" && recipe.fp8.scales == "float" ? 1 : wide;
   TrainingMemory m;
   m.masters = 4 * n;
   m.gradients = 4 * n;
   m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
-  m.products = 2 * packed * n;
+  m.products = 4 * embedding + 2 * wide * head + 2 * packed * (n - embedding - head);
   if (recipe.ema.decay > 0) m.ema = (recipe.ema.dtype == "bf16" ? 2 : 4) * n;
   const auto tokens = static_cast<double>(recipe.tokens_at_a_time());
   m.activations = tokens * saved_bytes_per_token(recipe, c) +

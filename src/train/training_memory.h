@@ -4,8 +4,8 @@
 
 namespace minke {
 
-// In bytes. States and weights are exact; `activations` are what a micro-batch keeps for its
-// backward pass, within some percent, and its logits.
+// In bytes. States are exact, `products` but for routers and `eh_proj`; `activations` are what a
+// micro-batch keeps for its backward pass, within some percent, and its logits.
 struct TrainingMemory {
   double masters = 0, gradients = 0, moments = 0, products = 0, ema = 0, activations = 0;
   double total() const { return masters + gradients + moments + products + ema + activations; }
