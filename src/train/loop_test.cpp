@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 TEST_F(TrainingRun, ResumesBitForBitOnAnyNumberOfThreads) {
-  for (const char* compute : {"fp32", "bf16"}) {
+  for (const char* compute : {"fp32", "bf16", "fp8"}) {
     const std::string set = std::string("compute=") + compute, whole = set + "-whole",
                       parts = set + "-parts";
     set_threads(1);
@@ -192,7 +192,7 @@ TEST_F(TrainingRun, RefusesBadRecipesByName) {
   refused("model.vocab_size=100", "vocab_size");
   refused("model.qk_rope_head_dim=3", "qk_rope_head_dim");
   refused("model.num_experts_per_tok=7", "num_experts_per_tok");
-  refused("compute=fp8", "compute");
+  refused("compute=fp16", "compute");
   refused("model.hiden_size=8", "model.hidden_size");
   refused("data.tokenizer=/nowhere", "/nowhere");
   refused("data.paths=/nowhere", "/nowhere");
