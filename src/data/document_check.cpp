@@ -116,6 +116,8 @@ CheckedDocument check_document(Item& item, const InputFile& file, const DataSett
             parse_json_document(item.bytes, settings.text_field, settings.source_field, json))
       return bad(outcome_of(problem->kind), item.size, std::move(problem->what));
     checked.text = std::move(json.text);
+    checked.messages = std::move(json.messages);
+    checked.record.is_dialogue = checked.messages.empty() ? 0 : 1;
     checked.source = json.source.value_or(file.default_source);
   } else {
     checked.text = std::move(item.bytes);
@@ -126,7 +128,9 @@ CheckedDocument check_document(Item& item, const InputFile& file, const DataSett
   if (cleaned.control_characters) checked.record.changes |= DocumentRecord::ControlCharacters;
   checked.record.text_bytes = checked.text.size();
   checked.record.outcome = outcome_of(cleaned.fault);
-  if (cleaned.fault == TextFault::None) finish_record(checked, with_minhash);
+  // Dialogues share their template and their tools: they are near to each other, yet not the same.
+  const bool may_be_near = with_minhash && checked.messages.empty();
+  if (cleaned.fault == TextFault::None) finish_record(checked, may_be_near);
   return checked;
 }
 

@@ -10,6 +10,7 @@
 #include "data/document_record.h"
 #include "data/input_files.h"
 #include "data/item_reader.h"
+#include "text/chat_template.h"
 
 namespace minke {
 
@@ -53,8 +54,9 @@ struct DataSettings {
 
 struct CheckedDocument {
   DocumentRecord record;
-  std::string text, source;  // empty when it has a fault
-  std::string problem;       // of bad data: one line without file and line
+  std::string text, source;       // empty when it has a fault
+  std::vector<Message> messages;  // of a dialogue, which is then what is encoded
+  std::string problem;            // of bad data: one line without file and line
 };
 
 // Takes the bytes out of `item`. `with_minhash`: whether bands and sketch are wanted, which takes

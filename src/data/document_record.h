@@ -53,7 +53,7 @@ struct DocumentRecord {
   Outcome outcome = Outcome::Train;  // Train: no fault was found in the document itself
   std::uint8_t changes = 0;          // Change
   std::uint8_t has_words = 0;        // otherwise it is near to nothing
-  std::uint8_t unused = 0;
+  std::uint8_t is_dialogue = 0;      // never cut
 };
 static_assert(std::is_trivially_copyable_v<DocumentRecord>);
 static_assert(sizeof(DocumentRecord) == 280);

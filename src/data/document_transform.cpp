@@ -90,9 +90,17 @@ std::vector<std::int32_t> DocumentTransform::apply(std::vector<std::int32_t> tok
                                                    std::int64_t document) const {
   const std::uint64_t stream = mix_bits(static_cast<std::uint64_t>(epoch) + kTransformStream);
   Random random(seed, mix_bits(stream ^ static_cast<std::uint64_t>(document)));
-  if (random.uniform() < rates_.fim) tokens = fill_in_the_middle(tokens, random);
+  if (random.uniform() < rates_.fim && !is_dialogue(tokens))
+    tokens = fill_in_the_middle(tokens, random);
   if (rates_.split > 0) tokens = split_joined(tokens, random);
   return tokens;
+}
+
+// Special tokens inside: those of a chat template, which has no middle to fill.
+bool DocumentTransform::is_dialogue(const std::vector<std::int32_t>& tokens) const {
+  for (std::size_t i = 1; i + 1 < tokens.size(); ++i)
+    if (encoder_.tokenizer().is_special(tokens[i])) return true;
+  return false;
 }
 
 std::vector<std::int32_t> DocumentTransform::fill_in_the_middle(

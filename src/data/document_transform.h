@@ -33,13 +33,15 @@ class DocumentTransform {
   DocumentTransform(const TextEncoder& encoder, TransformRates rates);
 
   // A document's tokens, end-of-sentence included, as they are trained on: a function of them, the
-  // seed, the epoch and the document's number alone. Reads and returns `tokens`.
+  // seed, the epoch and the document's number alone. Reads and returns `tokens`. In a dialogue no
+  // middle is filled.
   std::vector<std::int32_t> apply(std::vector<std::int32_t> tokens, std::uint64_t seed,
                                   std::int64_t epoch, std::int64_t document) const;
 
   const TransformRates& rates() const { return rates_; }
 
  private:
+  bool is_dialogue(const std::vector<std::int32_t>& tokens) const;
   void find_fim_tokens();
   void find_joined_tokens();
   std::vector<std::int32_t> fill_in_the_middle(const std::vector<std::int32_t>& tokens,

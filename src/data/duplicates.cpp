@@ -79,7 +79,8 @@ class Decision {
       const DocumentRecord& record = records_[i];
       if (record.outcome != Outcome::Train) continue;
       const std::uint64_t limit = limits[record.source];
-      if (rules[record.source].documents() == 1 && record.text_bytes >= kSmallestDocumentToCut)
+      if (rules[record.source].documents() == 1 && record.text_bytes >= kSmallestDocumentToCut &&
+          !record.is_dialogue)
         outcomes_[i] = Outcome::Cut;
       else if (limit > 0 && record.hash <= limit)
         outcomes_[i] = Outcome::HeldOut;

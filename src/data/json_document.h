@@ -1,14 +1,19 @@
-// One line of a .jsonl file as a document: {"text": "...", "source": "name"}; other keys are
-// ignored.
+// One line of a .jsonl file as a document: {"text": "...", "source": "name"}, or a dialogue,
+// {"messages": [{"role", "content", "tool_calls"}], "source"}, as a chat template takes it; other
+// keys are ignored.
 #pragma once
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "text/chat_template.h"
 
 namespace minke {
 
 struct JsonDocument {
-  std::string text;
+  std::string text;  // of a dialogue: as DeepSeek-V3's template writes it, for counts and hashes
+  std::vector<Message> messages;  // of a dialogue
   std::optional<std::string> source;
 };
 

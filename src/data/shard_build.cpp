@@ -101,7 +101,7 @@ class Build {
 
   void read_pass() {
     ResumableFile records(directory_.file("documents"),
-                       static_cast<std::uint64_t>(state_.documents) * sizeof(DocumentRecord));
+                          static_cast<std::uint64_t>(state_.documents) * sizeof(DocumentRecord));
     SkippedLog skipped(directory_.file("skipped.jsonl"), state_.skipped_bytes, settings_);
     if (state_.input == InputPosition{})
       for (const FileProblem& problem : files_.problems) skipped.add(problem);
@@ -283,7 +283,8 @@ class Build {
       InputItem& item = batch.items[i];
       const CheckedDocument checked = check_document(item.item, file(item.file), settings_, false);
       if (checked.record.hash != records[i].hash) fail_changed();
-      encoded[i] = encode(checked.text, outcome);
+      encoded[i] = checked.messages.empty() ? encode(checked.text, outcome)
+                                            : encode_dialogue(checked, outcome);
     });
     return encoded;
   }
@@ -295,6 +296,15 @@ class Build {
     encoded.train_bytes = cut, encoded.held_out_bytes = text.size() - cut;
     if (cut > 0) encoded.train = encoder_.document(text.substr(0, cut));
     if (cut < text.size()) encoded.held_out = encoder_.document(text.substr(cut));
+    return encoded;
+  }
+
+  // Never cut: half a dialogue is none.
+  EncodedDocument encode_dialogue(const CheckedDocument& checked, Outcome outcome) const {
+    EncodedDocument encoded;
+    const bool held_out = outcome == Outcome::HeldOut;
+    (held_out ? encoded.held_out_bytes : encoded.train_bytes) = checked.text.size();
+    (held_out ? encoded.held_out : encoded.train) = encoder_.dialogue(checked.messages);
     return encoded;
   }
 

@@ -1,5 +1,7 @@
 #include "data/shard_build.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -7,6 +9,7 @@
 
 #include "base/threads.h"
 #include "data/build_directory.h"
+#include "data/document_transform.h"
 #include "data/shard_reader.h"
 #include "data/test_corpus.h"
 #include "data/test_files.h"
@@ -285,6 +288,43 @@ TEST_F(Shards, DamageIsNoticedWhenReading) {
   std::string tokenizer = read_file(dir / "tokenizer/tokenizer.json");
   put("tokenizer/tokenizer.json", tokenizer + "\n");
   EXPECT_HOLDS(error_of([&] { open("out"); }), "was made with another tokenizer");
+}
+
+TEST_F(Shards, DialoguesAreWrittenInTheirTemplateAndStayWhole) {
+  const auto dialogue = [](int i, const std::string& answer) {
+    return nlohmann::json{
+               {"messages",
+                {{{"role", "user"}, {"content", fmt::format("say {} <\uff5cUser\uff5c>", i)}},
+                 {{"role", "assistant"}, {"content", answer}}}},
+               {"source", "talk"}}
+               .dump() +
+           "\n";
+  };
+  put("in/a.jsonl", dialogue(1, "one") + dialogue(2, "two") + dialogue(1, "one") +
+                        R"({"messages": [{"role": 5}], "source": "talk"})"
+                        "\n" +
+                        R"({"messages": [], "source": "talk"})"
+                        "\n");
+  put("in/b.jsonl", dialogue(3, std::string(5000, 'x')));
+  ShardBuild b = build("out");
+  b.settings.held_out_fraction = 0;
+  b.settings.on_error = "skip";
+  b.settings.max_item_bytes = 10000;
+  run(b);
+  const Tokenizer tokenizer = Tokenizer::load(dir / "tokenizer");
+  const TextEncoder encoder(tokenizer, "test");
+  const ShardedText text = open("out");
+  // One is an exact duplicate, two are no dialogues.
+  ASSERT_EQ(text.train.documents.size(), 3);
+  const auto ids = text.train.document_tokens(0);
+  const auto special = std::count_if(ids.begin(), ids.end(),
+                                     [&](std::int32_t id) { return tokenizer.is_special(id); });
+  EXPECT_EQ(special, 4);  // begin, User, Assistant, end: that of the message is text
+  EXPECT_EQ(ids.front(), tokenizer.bos_id());
+  EXPECT_EQ(ids.back(), tokenizer.eos_id());
+  EXPECT_HOLDS(tokenizer.decode(ids), "<\uff5cAssistant\uff5c>one");
+  const DocumentTransform transform(encoder, {.fim = 1, .split = 0});
+  EXPECT_EQ(transform.apply(ids, 1, 0, 0), ids);
 }
 
 // What training sees: the same rows from shards as from text, cleaning and duplicates aside.

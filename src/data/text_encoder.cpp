@@ -31,6 +31,14 @@ std::vector<std::int32_t> TextEncoder::document(std::string_view text) const {
   return ids;
 }
 
+std::vector<std::int32_t> TextEncoder::dialogue(std::span<const Message> messages) const {
+  std::vector<std::int32_t> ids =
+      encode_chat(*tokenizer_, ChatTemplate::named("deepseek-v3"), messages,
+                  {.add_generation_prompt = false, .trust_content = false});
+  if (ids.empty() || ids.back() != eos_) ids.push_back(eos_);
+  return ids;
+}
+
 std::uint64_t tokenizer_hash(const std::filesystem::path& directory) {
   return hash64(as_byte_span(read_file(directory / "tokenizer.json")));
 }
