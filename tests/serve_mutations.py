@@ -10,6 +10,7 @@ requests (not their interleaving). Standard library only.
 """
 import argparse
 import collections
+import copy
 import http.client
 import io
 import json
@@ -102,13 +103,14 @@ def mutate_structure(rng, document):
             marks[f'"{mark}"'] = rng.choice(RAW_VALUES)
             holder[path[-1]] = mark
         elif what == 2 and isinstance(holder, list):
-            holder.extend([holder[path[-1]]] * rng.choice([1, 3, 200]))
+            holder.extend([holder[path[-1]]] * rng.choice([1, 3, 60]))
         elif what == 3 and isinstance(holder, dict):
-            holder[rng.choice(["x", "n", "stream", "stop", "suffix", "tools", "messages", ""])] = rng.choice(VALUES)
+            key = rng.choice(["x", "n", "stream", "stop", "suffix", "tools", "messages", ""])
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
         elif what == 4:
             holder[path[-1]] = [holder[path[-1]]]
         else:
-            holder[path[-1]] = rng.choice(VALUES)
+            holder[path[-1]] = copy.deepcopy(rng.choice(VALUES))
     text = json.dumps(document, ensure_ascii=rng.random() < 0.5)
     for mark, raw in marks.items():
         text = text.replace(mark, raw)
@@ -329,7 +331,8 @@ class Server:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [minke, "serve", "--model", model, "--port", "0", "--context", "256", "--max-tokens", "8",
-             "--header-timeout", "5", "--body-timeout", "5"], stdout=subprocess.PIPE, stderr=self.log)
+             "--max-prompts", "8", "--max-n", "4", "--header-timeout", "5", "--body-timeout", "5"],
+            stdout=subprocess.PIPE, stderr=self.log)
         line = self.process.stdout.readline()
         if not line:
             sys.exit(f"the server did not start:\n{self.text()}")

@@ -65,7 +65,8 @@ TEST(LatentRows, EveryCodeIsItsValueTimesTheScaleRoundedOnce) {
     for (int c = 0; c < 256; ++c) {
       E4M3 code;
       code.code = static_cast<std::uint8_t>(c);
-      if ((c & 0x7f) != 0x7f) EXPECT_EQ(back(0, c), float(code) * scales[c / 128]) << c;
+      if ((c & 0x7f) == 0x7f) continue;  // NaN: not met, see latent_rows.h
+      EXPECT_EQ(back(0, c), float(code) * scales[c / 128]) << c;
     }
   });
 }
