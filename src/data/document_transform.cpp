@@ -47,7 +47,11 @@ std::size_t offset_of(std::string_view text, std::uint64_t character) {
 }  // namespace
 
 DocumentTransform::DocumentTransform(const TextEncoder& encoder, TransformRates rates)
-    : encoder_(encoder), rates_(rates) {
+    : encoder_(encoder),
+      rates_(rates),
+      is_added_(static_cast<std::size_t>(encoder.tokenizer().vocab_size())) {
+  for (const AddedToken& token : encoder.tokenizer().added_tokens())
+    is_added_[static_cast<std::size_t>(token.id)] = true;
   if (rates_.fim > 0) find_fim_tokens();
   if (rates_.split > 0) find_joined_tokens();
 }
@@ -96,10 +100,10 @@ std::vector<std::int32_t> DocumentTransform::apply(std::vector<std::int32_t> tok
   return tokens;
 }
 
-// Special tokens inside: those of a chat template, which has no middle to fill.
+// Added tokens inside: those of a chat template, which has no middle to fill.
 bool DocumentTransform::is_dialogue(const std::vector<std::int32_t>& tokens) const {
   for (std::size_t i = 1; i + 1 < tokens.size(); ++i)
-    if (encoder_.tokenizer().is_special(tokens[i])) return true;
+    if (is_added_[static_cast<std::size_t>(tokens[i])]) return true;
   return false;
 }
 

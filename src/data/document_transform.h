@@ -51,6 +51,7 @@ class DocumentTransform {
 
   TextEncoder encoder_;
   TransformRates rates_;
+  std::vector<bool> is_added_;  // by id: names no text
   std::int32_t begin_ = -1, hole_ = -1, end_ = -1;
   std::unordered_map<std::int32_t, std::vector<std::int32_t>>
       joined_;  // token -> what it splits into

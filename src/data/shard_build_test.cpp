@@ -317,9 +317,11 @@ TEST_F(Shards, DialoguesAreWrittenInTheirTemplateAndStayWhole) {
   // One is an exact duplicate, two are no dialogues.
   ASSERT_EQ(text.train.documents.size(), 3);
   const auto ids = text.train.document_tokens(0);
-  const auto special = std::count_if(ids.begin(), ids.end(),
-                                     [&](std::int32_t id) { return tokenizer.is_special(id); });
-  EXPECT_EQ(special, 4);  // begin, User, Assistant, end: that of the message is text
+  const auto added = std::count_if(ids.begin(), ids.end(), [&](std::int32_t id) {
+    return std::any_of(tokenizer.added_tokens().begin(), tokenizer.added_tokens().end(),
+                       [&](const AddedToken& token) { return token.id == id; });
+  });
+  EXPECT_EQ(added, 4);  // begin, User, Assistant, end: that of the message is text
   EXPECT_EQ(ids.front(), tokenizer.bos_id());
   EXPECT_EQ(ids.back(), tokenizer.eos_id());
   EXPECT_HOLDS(tokenizer.decode(ids), "<\uff5cAssistant\uff5c>one");
