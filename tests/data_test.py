@@ -184,8 +184,8 @@ def test_ends(work, text, tokenizer, expected, took):
             code, said = end_at(command(text, tokenizer, out), took * (1 + k % 4) / 8, how)
             expect(code in (0, status), f"{how.name}: status {code}: {said}")
             ended += code == status
-            expect(os.path.exists(out) == (code == 0), f"{how.name}: {out} is not whole")
-            if code == 0:
+            expect(code != 0 or os.path.exists(out), f"{how.name}: {out} is not there")
+            if os.path.exists(out):  # also when the end came between the rename and the exit
                 break
         else:
             subprocess.run(command(text, tokenizer, out), check=True, capture_output=True)
