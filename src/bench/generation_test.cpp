@@ -65,7 +65,7 @@ TEST_F(GenerationBench, RefusesWhatCannotBe) {
   EXPECT_HOLDS(error("mini", "fp8", "bf16"), "reads FP8 weights");
   EXPECT_HOLDS(error("mini", "fp32", "fp8"), "leave --weights out");
   EXPECT_HOLDS(error("mini", "fp64", "auto"), "training steps");
-  EXPECT_HOLDS(error("mini", "bf16", "int3"), "expected auto, fp8 or bf16");
+  EXPECT_HOLDS(error("mini", "bf16", "int3"), "expected auto, fp8, bf16 or int4");
   EXPECT_HOLDS(error(small_model(), "bf16", "fp8"), "is for benchmark models");
   ModelConfig huge = small_config(0);
   huge.vocab_size = Index{1} << 40;

