@@ -253,9 +253,9 @@ TEST(StepRecord, RefusesBadSettingsByName) {
   Json text = hyper_parameters();
   text["beta2"] = "0.95";
   EXPECT_NE(error_of(text).find("beta2"), std::string::npos);
-  Json fp16 = hyper_parameters();
-  fp16["compute"] = "fp16";
-  EXPECT_NE(error_of(fp16).find("compute"), std::string::npos);
+  Json unknown_compute = hyper_parameters();
+  unknown_compute["compute"] = "int4";
+  EXPECT_NE(error_of(unknown_compute).find("compute"), std::string::npos);
   Json wide_moments = hyper_parameters();
   wide_moments.update({{"compute", "fp32"}, {"moments", "fp64"}});
   EXPECT_NE(error_of(wide_moments).find("need compute fp64"), std::string::npos);
