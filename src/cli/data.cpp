@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "data/held_out_text.h"
 #include "data/shard_build.h"
 #include "data/shard_manifest.h"
 
@@ -19,6 +20,7 @@ namespace {
 struct Options {
   ShardBuild build;
   std::string verify;
+  std::vector<std::string> held_out_text;
 };
 
 void verify(const std::string& directory) {
@@ -27,7 +29,20 @@ void verify(const std::string& directory) {
   fmt::print("{}: all files have the sizes and hashes of manifest.json\n", directory);
 }
 
+void write_text(const Options& o) {
+  if (o.build.tokenizer.empty() || o.build.out.empty() || !o.build.in.empty())
+    throw UsageError(
+        "--held-out-text reads shards and needs --tokenizer DIR and --out FILE.jsonl, no --in");
+  const Tokenizer tokenizer = Tokenizer::load(o.build.tokenizer);
+  const TextEncoder encoder(tokenizer, o.build.tokenizer);
+  for (const HeldOutText& source :
+       write_held_out_text(o.held_out_text, encoder, o.build.tokenizer, o.build.out))
+    fmt::print("{:24} {:>8} documents {:>12} bytes\n", source.source, source.documents,
+               source.bytes);
+}
+
 void run(const Options& o) {
+  if (!o.held_out_text.empty()) return write_text(o);
   if (!o.verify.empty()) {
     if (!o.build.in.empty() || !o.build.out.empty())
       throw UsageError("--verify looks at one directory; it goes without --in and --out");
@@ -72,6 +87,8 @@ void add_data(CLI::App& app) {
   cmd->add_flag("--restart", build.restart,
                 "throw away what an unfinished run left in OUT.partial");
   cmd->add_option("--verify", o->verify, "only read this directory and compare all hashes");
+  cmd->add_option("--held-out-text", o->held_out_text,
+                  "write the held-out documents of these shards as text, to --out FILE.jsonl");
   cmd->footer("What is cleaned, counted and written: docs/data.md");
   cmd->callback([o] { run(*o); });
 }

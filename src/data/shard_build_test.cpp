@@ -9,7 +9,9 @@
 
 #include "base/threads.h"
 #include "data/build_directory.h"
+#include "data/corpus.h"
 #include "data/document_transform.h"
+#include "data/held_out_text.h"
 #include "data/shard_reader.h"
 #include "data/test_corpus.h"
 #include "data/test_files.h"
@@ -327,6 +329,29 @@ TEST_F(Shards, DialoguesAreWrittenInTheirTemplateAndStayWhole) {
   EXPECT_HOLDS(tokenizer.decode(ids), "<\uff5cAssistant\uff5c>one");
   const DocumentTransform transform(encoder, {.fim = 1, .split = 0});
   EXPECT_EQ(transform.apply(ids, 1, 0, 0), ids);
+}
+
+TEST_F(Shards, HeldOutTextComesBackAsItWas) {
+  std::string lines;
+  for (int i = 0; i < 60; ++i) lines += json_line(paragraph(i), i % 2 == 0 ? "even" : "odd");
+  put("in/a.jsonl", lines);
+  ShardBuild b = build("out");
+  b.settings.held_out_fraction = 0.2;
+  b.settings.near_duplicates = 0;
+  run(b);
+  const Tokenizer tokenizer = Tokenizer::load(dir / "tokenizer");
+  const TextEncoder encoder(tokenizer, "test");
+  const auto sources = write_held_out_text({(dir / "out").string()}, encoder,
+                                           (dir / "tokenizer").string(), dir / "text.jsonl");
+  ASSERT_EQ(sources.size(), 2u);
+  Index documents = 0;
+  for (const Document& document : load_documents({(dir / "text.jsonl").string()})) {
+    EXPECT_HOLDS(lines, nlohmann::json(document.text).dump());
+    ++documents;
+  }
+  EXPECT_EQ(documents, sources[0].documents + sources[1].documents);
+  EXPECT_EQ(documents, open("out").held_out.documents.size());
+  EXPECT_GT(documents, 2);
 }
 
 // What training sees: the same rows from shards as from text, cleaning and duplicates aside.
