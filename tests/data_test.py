@@ -182,7 +182,8 @@ def test_ends(work, text, tokenizer, expected, took):
         ended = 0
         for k in range(40):  # each time it comes a little further; where, differs
             code, said = end_at(command(text, tokenizer, out), took * (1 + k % 4) / 8, how)
-            expect(code in (0, status), f"{how.name}: status {code}: {said}")
+            # A signal may come before the program listens to it, on a slow machine.
+            expect(code in (0, status, -how), f"{how.name}: status {code}: {said}")
             ended += code == status
             expect(code != 0 or os.path.exists(out), f"{how.name}: {out} is not there")
             if os.path.exists(out):  # also when the end came between the rename and the exit

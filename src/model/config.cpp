@@ -177,8 +177,8 @@ Int4Quantization read_int4(const Json& json, const std::string& where) {
   if (!r.has("config_groups") || !r.at("config_groups").is_object() ||
       r.at("config_groups").size() != 1)
     r.wrong("config_groups", "an object with one group");
-  const auto& [name, settings] = *r.at("config_groups").items().begin();
-  const Reader group_reader(settings, where + ": " + name);
+  const auto only_group = r.at("config_groups").begin();
+  const Reader group_reader(only_group.value(), where + ": " + only_group.key());
   if (!group_reader.has("weights")) group_reader.wrong("weights", "an object");
   const Reader weights(group_reader.object("weights"), group_reader.inside("weights"));
   if (weights.integer("num_bits", 1) != 4) weights.wrong("num_bits", "4");
