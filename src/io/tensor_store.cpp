@@ -210,7 +210,7 @@ void TensorStore::prefetch(std::string_view name) const {
 }
 
 void TensorStore::drop(std::string_view name) const {
-  if (!contains(name) && is_int4(name)) {
+  if (is_int4(name)) {
     const Int4Names names(name);
     for (const std::string& part : {names.packed, names.scale, names.shape}) drop(part);
     return;
