@@ -1,7 +1,7 @@
 #include "bench/generation.h"
 
 #include "base/error.h"
-#include "io/test_directory.h"
+#include "base/test_directory.h"
 #include "model/checkpoint.h"
 #include "model/small_model.h"
 

@@ -1,6 +1,6 @@
 #include "bench/serving.h"
 
-#include "io/test_directory.h"
+#include "base/test_directory.h"
 #include "model/checkpoint.h"
 #include "model/small_model.h"
 

@@ -4,8 +4,8 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/test_directory.h"
 #include "infer/test_bench.h"
-#include "io/test_directory.h"
 
 namespace minke {
 namespace {

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "io/test_directory.h"
+#include "base/test_directory.h"
 
 namespace minke {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <random>
 
+#include "base/test_directory.h"
 #include "io/json_scanner.h"
-#include "io/test_directory.h"
 
 namespace minke {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <random>
 
-#include "io/test_directory.h"
+#include "base/test_directory.h"
 
 namespace minke {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "base/crc32c.h"
 #include "base/files.h"
-#include "io/test_directory.h"
+#include "base/test_directory.h"
 #include "train/metrics.h"
 
 namespace minke {

@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/test_directory.h"
 #include "data/shard_build.h"
-#include "io/test_directory.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
 

@@ -14,7 +14,7 @@ namespace minke {
 
 struct TestDirectory : testing::Test {
   TestDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "minke-io-XXXXXX").string();
+    std::string pattern = (std::filesystem::temp_directory_path() / "minke-test-XXXXXX").string();
     dir = mkdtemp(pattern.data());
   }
   ~TestDirectory() override { std::filesystem::remove_all(dir); }
