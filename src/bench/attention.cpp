@@ -91,6 +91,8 @@ class Measurements {
     T = std::max<Index>(1, T / bench_.smaller);
     const AttentionShape s = benchmark_model(model).expanded_attention();
     const Index rows = sequences * T;
+    std::vector<Index> offsets;
+    for (Index b = 0; b <= sequences; ++b) offsets.push_back(b * T);
     const double scale = 1 / std::sqrt(static_cast<double>(s.qk));
     const Tensor q = normal(rows, s.n_heads * s.qk), k = normal(rows, s.n_heads * s.qk),
                  v = normal(rows, s.n_heads * s.value), dout = normal(rows, s.n_heads * s.value);
@@ -107,7 +109,7 @@ class Measurements {
     results_.push_back(measured(
         r, bench_.rounds,
         [&] {
-          attention_forward_batch(s, sequences, q.v2(), k.v2(), v.v2(), scale, out.v2(), lse.v2());
+          attention_forward_batch(s, offsets, q.v2(), k.v2(), v.v2(), scale, out.v2(), lse.v2());
         },
         [] { return fp32_flop_per_s(); }));
     const Tensor &o = out, &l = lse;
@@ -116,7 +118,7 @@ class Measurements {
     results_.push_back(measured(
         r, bench_.rounds,
         [&] {
-          attention_backward_batch(s, sequences, q.v2(), k.v2(), v.v2(), o.v2(), l.v2(), dout.v2(),
+          attention_backward_batch(s, offsets, q.v2(), k.v2(), v.v2(), o.v2(), l.v2(), dout.v2(),
                                    scale, dq.v2(), dk.v2(), dv.v2());
         },
         [] { return fp32_flop_per_s(); }));

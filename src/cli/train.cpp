@@ -52,6 +52,7 @@ void add_train(CLI::App& app) {
   struct Options {
     std::string recipe, resume = "auto";
     std::optional<std::string> out;  // given but empty, it is refused as a recipe's would be
+    std::string init_from;
     std::vector<std::string> settings;
     std::int64_t steps = 0, stop_after = 0;
     std::vector<double> at;
@@ -70,6 +71,9 @@ void add_train(CLI::App& app) {
   cmd->add_option("--out", o->out,
                   "directory of the finished model (recipe: out); the run's files "
                   "are in OUT.run");
+  cmd->add_option("--init-from", o->init_from,
+                  "model directory whose weights the run starts from, with fresh moments (recipe: "
+                  "init_from); the recipe then gives no model.*");
   cmd->add_option("--resume", o->resume,
                   "from the newest checkpoint in OUT.run: auto (if there is one), never, must")
       ->capture_default_str();
@@ -91,6 +95,7 @@ void add_train(CLI::App& app) {
   cmd->callback([o] {
     std::vector<std::string> settings = o->settings;
     if (o->out) settings.push_back("out=" + *o->out);
+    if (!o->init_from.empty()) settings.push_back("init_from=" + o->init_from);
     if (o->steps > 0) {
       settings.push_back("tokens=0");
       settings.push_back("steps=" + std::to_string(o->steps));

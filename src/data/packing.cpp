@@ -208,23 +208,31 @@ const std::string& BatchSource::next_source() const {
   return corpus_->sources[static_cast<std::size_t>(place_.source)];
 }
 
-std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows,
-                                        int source) {
+RowBatch pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows, int source) {
   // One row more than whole ones: the last token of a row is the first of the next.
-  std::vector<std::int32_t> tokens, rows;
+  std::vector<std::int32_t> tokens;
+  std::vector<bool> is_start;
+  RowBatch batch;
   for (Index i = 0; i < corpus.documents.size() && max_rows > 0; ++i) {
     if (static_cast<Index>(tokens.size()) > max_rows * positions) break;
     if (source >= 0 && corpus.documents[i].source != source) continue;
     const auto document = corpus.document_tokens(i);
     tokens.insert(tokens.end(), document.begin(), document.end());
+    is_start.push_back(true);
+    is_start.resize(tokens.size());
   }
   const auto n = static_cast<Index>(tokens.size());
-  if (n == 0 || max_rows < 1) return rows;
+  if (n == 0 || max_rows < 1) return batch;
   const Index count = std::clamp<Index>((n - 1) / positions, 1, max_rows);
-  for (Index row = 0; row < count; ++row)
-    for (Index i = 0; i <= positions; ++i)
-      rows.push_back(tokens[static_cast<std::size_t>((row * positions + i) % n)]);
-  return rows;
+  for (Index row = 0; row < count; ++row) {
+    batch.starts.push_back({0});
+    for (Index i = 0; i <= positions; ++i) {
+      const auto at = static_cast<std::size_t>((row * positions + i) % n);
+      batch.tokens.push_back(tokens[at]);
+      if (i > 0 && i < positions && is_start[at]) batch.starts.back().push_back(i);
+    }
+  }
+  return batch;
 }
 
 }  // namespace minke

@@ -121,7 +121,6 @@ class BatchSource {
 // The documents in their own order as rows [n, positions + 1], at most `max_rows`; what does not
 // fill the last row is left out, but one row is always filled, by repetition if need be. For
 // held-out loss. Of `source` alone, or of all (-1).
-std::vector<std::int32_t> pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows,
-                                        int source = -1);
+RowBatch pack_in_order(const TokenCorpus& corpus, Index positions, Index max_rows, int source = -1);
 
 }  // namespace minke

@@ -88,16 +88,17 @@ TEST(Packing, APositionOfOtherDataIsRefused) {
 TEST(Packing, NoTextIsRefused) {
   const TokenCorpus empty;
   EXPECT_THROW(BatchSource(empty, 8, 1), ConfigError);
-  EXPECT_TRUE(pack_in_order(empty, 8, 10).empty());
+  EXPECT_TRUE(pack_in_order(empty, 8, 10).tokens.empty());
   const TokenCorpus corpus = letter_corpus(2);
   EXPECT_THROW(BatchSource(corpus, 0, 1), ConfigError);
 }
 
 TEST(Packing, InOrderFillsAtLeastOneRow) {
   const TokenCorpus corpus = tokenize_corpus({{"abcd", "s", "", 1}}, bytes_of, eos);
-  EXPECT_EQ(pack_in_order(corpus, 2, 9), (std::vector<std::int32_t>{'a', 'b', 'c', 'c', 'd', eos}));
-  EXPECT_EQ(pack_in_order(corpus, 2, 1), (std::vector<std::int32_t>{'a', 'b', 'c'}));
-  EXPECT_EQ(pack_in_order(corpus, 6, 9),
+  EXPECT_EQ(pack_in_order(corpus, 2, 9).tokens,
+            (std::vector<std::int32_t>{'a', 'b', 'c', 'c', 'd', eos}));
+  EXPECT_EQ(pack_in_order(corpus, 2, 1).tokens, (std::vector<std::int32_t>{'a', 'b', 'c'}));
+  EXPECT_EQ(pack_in_order(corpus, 6, 9).tokens,
             (std::vector<std::int32_t>{'a', 'b', 'c', 'd', eos, 'a', 'b'}));
 }
 
@@ -195,9 +196,11 @@ TEST(Packing, AMixtureResumesExactlyAndLeavesOutAShareOfZero) {
 TEST(Packing, InOrderOfOneSource) {
   const TokenCorpus corpus =
       tokenize_corpus({{"ab", "s", "", 1}, {"xy", "t", "", 1}, {"cd", "s", "", 1}}, bytes_of, eos);
-  EXPECT_EQ(pack_in_order(corpus, 5, 9, 0),
+  EXPECT_EQ(pack_in_order(corpus, 5, 9, 0).tokens,
             (std::vector<std::int32_t>{'a', 'b', eos, 'c', 'd', eos}));
-  EXPECT_EQ(pack_in_order(corpus, 1, 9, 1), (std::vector<std::int32_t>{'x', 'y', 'y', eos}));
+  EXPECT_EQ(pack_in_order(corpus, 1, 9, 1).starts, (std::vector<std::vector<Index>>{{0}, {0}}));
+  EXPECT_EQ(pack_in_order(corpus, 5, 9, 0).starts, (std::vector<std::vector<Index>>{{0, 3}}));
+  EXPECT_EQ(pack_in_order(corpus, 1, 9, 1).tokens, (std::vector<std::int32_t>{'x', 'y', 'y', eos}));
 }
 
 }  // namespace

@@ -28,6 +28,14 @@ View3<Real> one_head(View2<Real> x) {
   return View3<Real>(x.data(), {x.extent(0), 1, x.extent(1)}, {x.stride(0), x.extent(1), 1});
 }
 
+// What attention does not look across, as offsets of rows.
+std::vector<Index> attention_offsets(SequenceBatch batch) {
+  if (!batch.documents.empty()) return {batch.documents.begin(), batch.documents.end()};
+  std::vector<Index> offsets;
+  for (Index b = 0; b <= batch.n_sequences; ++b) offsets.push_back(b * batch.length);
+  return offsets;
+}
+
 template <class Real>
 void fill_angles(const ModelOf<Real>& model, SequenceBatch batch, MlaSaved& s) {
   std::vector<Index> positions(static_cast<std::size_t>(batch.rows()));
@@ -114,8 +122,9 @@ MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, Se
 
   Tensor out = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
   s.lse = Tensor::uninitialized<Real>({T, H});
-  attention_forward_batch(c.expanded_attention(), batch.n_sequences, s.q.v2<Real>(), s.k.v2<Real>(),
-                          s.v.v2<Real>(), model.softmax_scale, out.v2<Real>(), s.lse.v2<Real>());
+  attention_forward_batch(c.expanded_attention(), attention_offsets(batch), s.q.v2<Real>(),
+                          s.k.v2<Real>(), s.v.v2<Real>(), model.softmax_scale, out.v2<Real>(),
+                          s.lse.v2<Real>());
   forget(model.recompute, s);
   const SharedTensor shared = share(std::move(out));
   apply(w.o_proj, operand(model, shared, inputs_of(counts)), y);
@@ -148,7 +157,7 @@ MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<
     Tensor dv = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
     apply_transposed(w.o_proj, work.dy, dout.v2<Real>());
     const SharedTensor out = values_of(s.out);
-    attention_backward_batch(c.expanded_attention(), batch.n_sequences, s.q.v2<Real>(),
+    attention_backward_batch(c.expanded_attention(), attention_offsets(batch), s.q.v2<Real>(),
                              s.k.v2<Real>(), s.v.v2<Real>(), out->v2<Real>(), s.lse.v2<Real>(),
                              dout.v2<Real>(), model.softmax_scale, dq.v2<Real>(), dk.v2<Real>(),
                              dv.v2<Real>());

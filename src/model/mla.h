@@ -15,6 +15,9 @@ namespace minke {
 struct SequenceBatch {
   Index n_sequences;
   Index length;
+  // Where attention is masked between the documents of a sequence: their first rows, the beginnings
+  // of sequences among them, and at the end the number of rows. Empty: it sees whole sequences.
+  std::span<const Index> documents = {};
   Index rows() const { return n_sequences * length; }
 };
 

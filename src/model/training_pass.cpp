@@ -24,6 +24,16 @@ Tokens window(View2<const std::int32_t> tokens, Index first, Index length) {
   return ids;
 }
 
+// SequenceBatch::documents of the first `length` positions of every row.
+std::vector<Index> document_offsets(DocumentStarts starts, Index length) {
+  std::vector<Index> offsets;
+  for (std::size_t row = 0; row < starts.size(); ++row)
+    for (const Index start : starts[row])
+      if (start < length) offsets.push_back(static_cast<Index>(row) * length + start);
+  if (!starts.empty()) offsets.push_back(std::ssize(starts) * length);
+  return offsets;
+}
+
 template <class Real>
 Tensor embed(const ModelOf<Real>& model, const Tokens& ids) {
   Tensor x =
@@ -140,7 +150,8 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
         fmt::format("a row of {} tokens is too short to train on; {} MTP modules need "
                     "at least {}",
                     T + 1, n_mtp, n_mtp + 2));
-  const SequenceBatch batch{B, T};
+  const std::vector<Index> documents = document_offsets(settings.starts, T);
+  const SequenceBatch batch{B, T, documents};
   const double per_position = settings.share / static_cast<double>(B * T);
   PassResult result;
   result.fp8 = start_fp8_records(model.fp8_weights);
@@ -157,7 +168,12 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
   const double mtp_factor = n_mtp > 0 ? settings.mtp_lambda / static_cast<double>(n_mtp) : 0;
   std::vector<MtpSaved> mtp(static_cast<std::size_t>(n_mtp));
   std::vector<Tensor> states(mtp.size()), dstates(mtp.size());
-  const auto batch_of = [&](Index k) { return SequenceBatch{B, T - k - 1}; };
+  std::vector<std::vector<Index>> mtp_documents;
+  for (Index k = 0; k < n_mtp; ++k)
+    mtp_documents.push_back(document_offsets(settings.starts, T - k - 1));
+  const auto batch_of = [&](Index k) {
+    return SequenceBatch{B, T - k - 1, mtp_documents[static_cast<std::size_t>(k)]};
+  };
   for (Index k = 0; k < n_mtp; ++k) {
     const auto i = static_cast<std::size_t>(k);
     const MtpWeightsOf<Real>& w = model.weights.mtp[i];
@@ -230,11 +246,12 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
 template decltype(forward_backward<float>) forward_backward<float>;
 template decltype(forward_backward<double>) forward_backward<double>;
 
-double evaluate_loss(const Model& model, View2<const std::int32_t> tokens) {
+double evaluate_loss(const Model& model, View2<const std::int32_t> tokens, DocumentStarts starts) {
   const Index B = tokens.extent(0), T = tokens.extent(1) - 1;
+  const std::vector<Index> documents = document_offsets(starts, T);
   PassResult unused;
-  const MainForward main =
-      forward_main(model, {B, T}, embed(model, window(tokens, 0, T)), unused, Keep::Nothing);
+  const MainForward main = forward_main(model, {B, T, documents},
+                                        embed(model, window(tokens, 0, T)), unused, Keep::Nothing);
   const Tokens targets = window(tokens, 1, T);
   Tensor logits = Tensor::uninitialized({std::min(B * T, kHeadRows), model.config.vocab_size});
   Tensor nll = Tensor::uninitialized({B * T});

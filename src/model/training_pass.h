@@ -7,11 +7,16 @@
 //            over the whole micro-batch
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/mtp.h"
 
 namespace minke {
+
+// Of each row of tokens the positions at which a document begins, ascending from 0: attention does
+// not look across them. Empty: it sees whole rows.
+using DocumentStarts = std::span<const std::vector<Index>>;
 
 struct LossSettings {
   double mtp_lambda = 0.3;
@@ -20,6 +25,7 @@ struct LossSettings {
   // gradients are scaled by it, so that micro-batches add up.
   double share = 1;
   BalanceScope balance_scope = BalanceScope::Sequence;
+  DocumentStarts starts = {};
 };
 
 struct MoeLayerRecord {
@@ -51,6 +57,7 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
                             bool keep_scores = false);
 
 // The main loss alone (mean negative log-likelihood per position, natural logarithm), no gradient.
-double evaluate_loss(const Model& model, View2<const std::int32_t> tokens);
+double evaluate_loss(const Model& model, View2<const std::int32_t> tokens,
+                     DocumentStarts starts = {});
 
 }  // namespace minke

@@ -57,6 +57,69 @@ TEST(TrainingPass, MicroBatchesAddUpToTheWholeBatch) {
   }
 }
 
+// Rows [A B] with attention masked between A and B are A and B alone: rotations are relative, so
+// that only rounding differs. MTP modules look ahead across the border and are left out.
+TEST(TrainingPass, MaskedDocumentsAreAsRowsOfTheirOwn) {
+  const ModelConfig config = small_config(0);
+  ModelParameters<Tensor> masters = small_parameters(config);
+  const Model model = make_training_model(config, masters, Compute::Fp32);
+  const Index first = 5, T = 17;
+  const Tensor tokens = random_tokens(2, T + 1, config.vocab_size, 11);
+  const auto rows = tokens.view<std::int32_t, 2>();
+  const std::vector<std::vector<Index>> starts{{0, first}, {0}};
+  ModelGradients masked = zero_parameters(config), unmasked = zero_parameters(config),
+                 apart = zero_parameters(config);
+  const double loss = forward_backward(model, rows, {.alpha = 0, .starts = starts}, masked).main;
+  const double whole = forward_backward(model, rows, {.alpha = 0}, unmasked).main;
+  EXPECT_GT(std::fabs(loss - whole), 1e-4);
+  EXPECT_NEAR(evaluate_loss(model, rows, starts), loss, 1e-6 * loss);
+
+  double sum = forward_backward(model, rows.rows(1, 1), {.alpha = 0, .share = 0.5}, apart).main;
+  for (const auto& [begin, end] : {std::pair<Index, Index>{0, first}, {first, T}}) {
+    const double share = static_cast<double>(end - begin) / static_cast<double>(2 * T);
+    sum += forward_backward(model, rows.rows(0, 1).columns(begin, end - begin + 1),
+                            {.alpha = 0, .share = share}, apart)
+               .main;
+  }
+  EXPECT_NEAR(sum, loss, 1e-6 * loss);
+  const auto a = list_parameters(config, masked), b = list_parameters(config, apart);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    float largest = 0;
+    for (Index j = 0; j < a[i].leaf->size(); ++j)
+      largest = std::max(largest, std::fabs(a[i].leaf->flat()(j)));
+    for (Index j = 0; j < a[i].leaf->size(); ++j)
+      ASSERT_NEAR(b[i].leaf->flat()(j), a[i].leaf->flat()(j), 2e-5f * largest) << a[i].spec.name;
+  }
+}
+
+// An MTP module does not attend across the border either: what its losses lose when a token of A
+// changes is what they lose in a row that ends two tokens into B, which it predicts from A.
+TEST(TrainingPass, MtpModulesAttendWithinDocuments) {
+  Trainable s;
+  s.config = small_config(1);
+  s.masters = small_parameters(s.config);
+  s.model = make_training_model(s.config, s.masters, Compute::Fp32);
+  const Index first = 5, T = 17;
+  const std::vector<std::vector<Index>> starts{{0, first}};
+  ModelGradients unused = zero_parameters(s.config);
+  const auto nats = [&](View2<const std::int32_t> row, DocumentStarts where) {
+    const LossSettings settings{.alpha = 0, .starts = where};
+    return forward_backward(s.model, row, settings, unused).mtp_k[0] *
+           static_cast<double>(row.extent(1) - 1);
+  };
+  Tensor other = s.tokens.clone();
+  const auto one = s.view().rows(0, 1),
+             two = std::as_const(other).view<std::int32_t, 2>().rows(0, 1);
+  auto* id = static_cast<std::int32_t*>(other.raw());
+  *id = *id == 0 ? 1 : 0;
+  const double within = nats(one.columns(0, first + 2), {}) - nats(two.columns(0, first + 2), {});
+  EXPECT_GT(std::fabs(within), 1e-2);
+  EXPECT_NEAR(nats(one.columns(0, T + 1), starts) - nats(two.columns(0, T + 1), starts), within,
+              1e-4);
+  EXPECT_GT(std::fabs(nats(one.columns(0, T + 1), {}) - nats(two.columns(0, T + 1), {}) - within),
+            1e-3);
+}
+
 TEST(TrainingPass, SameBitsOnAnyNumberOfThreads) {
   for (Compute compute : {Compute::Fp32, Compute::Bf16}) {
     Trainable s;

@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -86,24 +88,36 @@ MINKE_INSTANTIATE(double)
 
 }  // namespace reference
 
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
-                             View2<const double> k, View2<const double> v, double scale,
-                             View2<double> out, View2<double> lse) {
-  const Index S = q.extent(0) / n_sequences;
-  parallel_for(n_sequences, [&](Index b) {
-    const auto of = [&](auto x) { return x.empty() ? x : x.rows(b * S, S); };
+void check_sequences(const char* operation, std::span<const Index> offsets, Index rows) {
+  if (offsets.empty() || offsets.front() != 0 || offsets.back() != rows ||
+      !std::is_sorted(offsets.begin(), offsets.end()))
+    throw ShapeError(
+        fmt::format("{}: the {} offsets do not cut {} rows into sequences; expected 0 <= ... <= {}",
+                    operation, offsets.size(), rows, rows));
+}
+
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const double> q, View2<const double> k, View2<const double> v,
+                             double scale, View2<double> out, View2<double> lse) {
+  check_sequences("attention_forward_batch", offsets, q.extent(0));
+  parallel_for(std::ssize(offsets) - 1, [&](Index b) {
+    const auto i = static_cast<std::size_t>(b);
+    const auto of = [&](auto x) {
+      return x.empty() ? x : x.rows(offsets[i], offsets[i + 1] - offsets[i]);
+    };
     reference::attention_forward(shape, of(q), of(k), of(v), 0, scale, of(out), of(lse));
   });
 }
 
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences,
+void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
                               View2<const double> q, View2<const double> k, View2<const double> v,
                               View2<const double> out, View2<const double> lse,
                               View2<const double> dout, double scale, View2<double> dq,
                               View2<double> dk, View2<double> dv) {
-  const Index S = q.extent(0) / n_sequences;
-  parallel_for(n_sequences, [&](Index b) {
-    const auto of = [&](auto x) { return x.rows(b * S, S); };
+  check_sequences("attention_backward_batch", offsets, q.extent(0));
+  parallel_for(std::ssize(offsets) - 1, [&](Index b) {
+    const auto i = static_cast<std::size_t>(b);
+    const auto of = [&](auto x) { return x.rows(offsets[i], offsets[i + 1] - offsets[i]); };
     reference::attention_backward(shape, of(q), of(k), of(v), of(out), of(lse), of(dout), scale,
                                   of(dq), of(dk), of(dv));
   });

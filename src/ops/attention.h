@@ -63,25 +63,30 @@ void attention_backward(const AttentionShape& shape, View2<const float> q, View2
                         View2<const float> dout, double scale, View2<float> dq, View2<float> dk,
                         View2<float> dv);
 
-// Both for whole sequences of equal length in one call (training), parallel over sequences, heads
-// and tiles: sequence b has the rows [b * S, (b + 1) * S) of every operand,
-// S = rows / n_sequences, and sees only itself. The same bits as single calls.
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, double scale,
-                             View2<float> out, View2<float> lse = {});
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                              View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, double scale,
-                              View2<float> dq, View2<float> dk, View2<float> dv);
+// ShapeError unless `offsets` cut `rows` rows into sequences.
+void check_sequences(const char* operation, std::span<const Index> offsets, Index rows);
+
+// Both for whole sequences in one call (training), parallel over sequences, heads and tiles:
+// sequence b has the rows [offsets[b], offsets[b + 1]) of every operand and sees only itself;
+// offsets begin with 0, never fall, and end with the number of rows. The same bits as single calls.
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const float> q, View2<const float> k, View2<const float> v,
+                             double scale, View2<float> out, View2<float> lse = {});
+void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                              View2<const float> q, View2<const float> k, View2<const float> v,
+                              View2<const float> out, View2<const float> lse,
+                              View2<const float> dout, double scale, View2<float> dq,
+                              View2<float> dk, View2<float> dv);
 
 // In double: the definitions.
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
-                             View2<const double> k, View2<const double> v, double scale,
-                             View2<double> out, View2<double> lse = {});
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const double> q,
-                              View2<const double> k, View2<const double> v, View2<const double> out,
-                              View2<const double> lse, View2<const double> dout, double scale,
-                              View2<double> dq, View2<double> dk, View2<double> dv);
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const double> q, View2<const double> k, View2<const double> v,
+                             double scale, View2<double> out, View2<double> lse = {});
+void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                              View2<const double> q, View2<const double> k, View2<const double> v,
+                              View2<const double> out, View2<const double> lse,
+                              View2<const double> dout, double scale, View2<double> dq,
+                              View2<double> dk, View2<double> dv);
 
 namespace reference {
 template <class T>

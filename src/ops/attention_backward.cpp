@@ -149,32 +149,33 @@ void attention_backward(const AttentionShape& shape, View2<const float> q, View2
                         View2<const float> v, View2<const float> out, View2<const float> lse,
                         View2<const float> dout, double scale, View2<float> dq, View2<float> dk,
                         View2<float> dv) {
-  attention_backward_batch(shape, 1, q, k, v, out, lse, dout, scale, dq, dk, dv);
+  const std::array<Index, 2> offsets{0, q.extent(0)};
+  attention_backward_batch(shape, offsets, q, k, v, out, lse, dout, scale, dq, dk, dv);
 }
 
-void attention_backward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                              View2<const float> k, View2<const float> v, View2<const float> out,
-                              View2<const float> lse, View2<const float> dout, double scale,
-                              View2<float> dq, View2<float> dk, View2<float> dv) {
+void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                              View2<const float> q, View2<const float> k, View2<const float> v,
+                              View2<const float> out, View2<const float> lse,
+                              View2<const float> dout, double scale, View2<float> dq,
+                              View2<float> dk, View2<float> dv) {
   const char* name = "attention_backward";
   const Index rows = q.extent(0), H = shape.n_heads;
   if (shape.n_kv_heads != H)
     throw ShapeError(
         fmt::format("{}: {} key heads for {} heads; expected as many", name, shape.n_kv_heads, H));
-  if (n_sequences <= 0 || rows % n_sequences != 0)
-    throw ShapeError(
-        fmt::format("{}: {} rows are not {} equal sequences", name, rows, n_sequences));
+  check_sequences(name, offsets, rows);
   for (const View2<const float>& x : {q, k, View2<const float>(dq), View2<const float>(dk)})
     check_extents(name, "q, k, dq or dk", x, {rows, H * shape.qk});
   for (const View2<const float>& x : {v, out, dout, View2<const float>(dv)})
     check_extents(name, "v, out, dout or dv", x, {rows, H * shape.value});
   check_extents(name, "lse", lse, {rows, H});
   const AttentionKernels& kernels = attention_kernels();
-  const Index S = rows / n_sequences;
-  parallel_for(n_sequences * H, [&](Index i) {
-    const Index first = i / H * S, h = i % H;
+  parallel_for((std::ssize(offsets) - 1) * H, [&](Index i) {
+    const auto b = static_cast<std::size_t>(i / H);
+    const Index first = offsets[b], n = offsets[b + 1] - first, h = i % H;
+    if (n == 0) return;
     const auto head_of = [&](auto x, Index width) {
-      return x.rows(first, S).columns(h * width, width);
+      return x.rows(first, n).columns(h * width, width);
     };
     const Operands x{head_of(q, shape.qk),
                      head_of(k, shape.qk),

@@ -436,20 +436,20 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, const 
   run<Fp8LatentRows>(shape, {{q, rows, rows, first_position, out, lse}}, static_cast<float>(scale));
 }
 
-void attention_forward_batch(const AttentionShape& shape, Index n_sequences, View2<const float> q,
-                             View2<const float> k, View2<const float> v, double scale,
-                             View2<float> out, View2<float> lse) {
-  if (n_sequences <= 0 || q.extent(0) % n_sequences != 0)
-    throw ShapeError(fmt::format("attention_forward_batch: {} rows are not {} equal sequences",
-                                 q.extent(0), n_sequences));
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const float> q, View2<const float> k, View2<const float> v,
+                             double scale, View2<float> out, View2<float> lse) {
+  check_sequences("attention_forward_batch", offsets, q.extent(0));
   check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
   check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
-  const Index S = q.extent(0) / n_sequences;
   std::vector<Problem<KeyRows<float>>> problems;
-  for (Index b = 0; b < n_sequences; ++b)
-    problems.push_back({q.rows(b * S, S), KeyRows<float>::of(k.rows(b * S, S)),
-                        KeyRows<float>::of(v.rows(b * S, S)), 0, out.rows(b * S, S),
-                        lse.empty() ? lse : lse.rows(b * S, S)});
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    const Index first = offsets[b], n = offsets[b + 1] - first;
+    if (n > 0)
+      problems.push_back({q.rows(first, n), KeyRows<float>::of(k.rows(first, n)),
+                          KeyRows<float>::of(v.rows(first, n)), 0, out.rows(first, n),
+                          lse.empty() ? lse : lse.rows(first, n)});
+  }
   run<KeyRows<float>>(shape, problems, static_cast<float>(scale));
 }
 

@@ -378,14 +378,18 @@ TEST(Attention, BackwardOfEveryFormAgreesWithTheDefinition) {
 
 TEST(Attention, ABatchOfSequencesGivesTheBitsOfSingleCallsOnAnyThreads) {
   const AttentionShape s{3, 3, 24, 20};
-  const Index B = 3, S = 70;
-  const Case all{s, B * S, 0};
+  const std::vector<Index> offsets{0, 70, 71, 71, 200};  // one row; none
+  const Index rows = offsets.back();
+  const Case all{s, rows, 0};
   const Inputs in(all);
-  const Matrix<float> dout = Matrix<float>::random(B * S, 3 * 20, 4);
+  const Matrix<float> dout = Matrix<float>::random(rows, 3 * 20, 4);
   Result single(all);
-  Gradients single_g(B * S, s);
-  for (Index b = 0; b < B; ++b) {
-    const auto of = [&](auto&& m) { return m.view().rows(b * S, S); };
+  Gradients single_g(rows, s);
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    if (offsets[b + 1] == offsets[b]) continue;
+    const auto of = [&](auto&& m) {
+      return m.view().rows(offsets[b], offsets[b + 1] - offsets[b]);
+    };
     attention_forward(s, of(in.q), KeyRows<float>::of(of(in.k)), KeyRows<float>::of(of(in.v)), 0,
                       0.2f, of(single.out), of(single.lse));
     attention_backward(s, of(in.q), of(in.k), of(in.v), of(single.out), of(single.lse), of(dout),
@@ -394,10 +398,10 @@ TEST(Attention, ABatchOfSequencesGivesTheBitsOfSingleCallsOnAnyThreads) {
   for (const int threads : {1, 2, 3}) {
     set_threads(threads);
     Result r(all);
-    Gradients g(B * S, s);
-    attention_forward_batch(s, B, in.q.view(), in.k.view(), in.v.view(), 0.2f, r.out.view(),
+    Gradients g(rows, s);
+    attention_forward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), 0.2f, r.out.view(),
                             r.lse.view());
-    attention_backward_batch(s, B, in.q.view(), in.k.view(), in.v.view(), r.out.view(),
+    attention_backward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), r.out.view(),
                              r.lse.view(), dout.view(), 0.2f, g.dq.view(), g.dk.view(),
                              g.dv.view());
     test::expect_same_bits(r.out, single.out, "out");
@@ -407,6 +411,17 @@ TEST(Attention, ABatchOfSequencesGivesTheBitsOfSingleCallsOnAnyThreads) {
     test::expect_same_bits(g.dv, single_g.dv, "dv");
   }
   set_threads(available_cores());
+}
+
+TEST(Attention, OffsetsThatDoNotCutTheRowsThrow) {
+  const AttentionShape s{1, 1, 4, 4};
+  const Inputs in({s, 6, 0});
+  Result r({s, 6, 0});
+  for (const std::vector<Index>& offsets :
+       std::vector<std::vector<Index>>{{}, {0, 5}, {1, 6}, {0, 4, 3, 6}, {0, 7}})
+    EXPECT_THROW(attention_forward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), 0.2,
+                                         r.out.view(), r.lse.view()),
+                 ShapeError);
 }
 
 TEST(Attention, GradientsAgreeWithCentralDifferences) {

@@ -162,16 +162,19 @@ std::optional<Fault> find_not_finite(TrainState& state, const PassResult& result
 }
 
 SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataPosition& begin,
-                            Index rows) {
+                            Index rows, bool mask_documents) {
   const DataPosition end = source.position();
   source.set_position(begin);
   SuspectRow suspect;
   double largest = -std::numeric_limits<double>::infinity();
   for (Index r = 0; r < rows; ++r) {
     const SuspectRow row{source.position(), source.next_source()};
-    const std::vector<std::int32_t> tokens = source.next(1);
-    double loss = evaluate_loss(
-        model, View2<const std::int32_t>(tokens.data(), {1, static_cast<Index>(tokens.size())}));
+    const RowBatch batch = source.next_rows(1);
+    double loss =
+        evaluate_loss(model,
+                      View2<const std::int32_t>(batch.tokens.data(),
+                                                {1, static_cast<Index>(batch.tokens.size())}),
+                      mask_documents ? DocumentStarts(batch.starts) : DocumentStarts());
     if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
     if (loss > largest) largest = loss, suspect = row;
   }

@@ -64,7 +64,7 @@ struct SuspectRow {
   std::string source;     // of the document there
 };
 SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataPosition& begin,
-                            Index rows);
+                            Index rows, bool mask_documents);
 
 // One line of metrics.jsonl. `event`: "not_finite", "spike" or "skipped".
 nlohmann::ordered_json event_line(std::int64_t step, std::string_view event, const Fault& fault,

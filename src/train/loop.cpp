@@ -185,13 +185,16 @@ class Run {
     StepSchedule now = schedule_.at_step(state_.step);
     now.gamma = gamma_of(recipe_.loss, now.gamma);
     const Index row = recipe_.data.sequence_length + 1;
-    const std::vector<std::int32_t> tokens = source_.next(now.rows);
+    const RowBatch batch = source_.next_rows(now.rows);
     PassResult result;
-    if (!accumulate_gradients(state_, View2<const std::int32_t>(tokens.data(), {now.rows, row}),
+    if (!accumulate_gradients(state_,
+                              View2<const std::int32_t>(batch.tokens.data(), {now.rows, row}),
                               {.mtp_lambda = now.mtp_lambda,
                                .alpha = alpha_of(recipe_.loss),
                                .micro_batch = recipe_.data.micro_batch,
-                               .balance_scope = scope_of(recipe_.loss)},
+                               .balance_scope = scope_of(recipe_.loss),
+                               .starts = recipe_.data.mask_documents ? DocumentStarts(batch.starts)
+                                                                     : DocumentStarts()},
                               stop, result))
       return false;
     if (options_.on_gradients) options_.on_gradients(state_);
@@ -231,7 +234,8 @@ class Run {
     if (is_spike) fault = guard_.find_spike(state_, result.main, norm);
     if (!fault) return true;
     const std::string& action = is_spike ? recipe_.guard.spike : recipe_.guard.not_finite;
-    const SuspectRow suspect = find_suspect_row(state_.model, source_, position_, rows);
+    const SuspectRow suspect =
+        find_suspect_row(state_.model, source_, position_, rows, recipe_.data.mask_documents);
     const std::int64_t number = state_.step + 1;
     metrics.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
     const std::string where = fmt::format(

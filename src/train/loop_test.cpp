@@ -141,6 +141,13 @@ TEST_F(TrainingRun, ALossThatIsNotFiniteLeavesTheStateBefore) {
   EXPECT_EQ(checkpoints.newest_whole(), 1);
 }
 
+TEST_F(TrainingRun, MaskedDocumentsAreAnotherRunThanWholeRows) {
+  run(recipe("whole"));
+  run(recipe("masked", {"data.mask_documents=true"}));
+  EXPECT_NE(read_file(dir_ / "whole" / "model.safetensors"),
+            read_file(dir_ / "masked" / "model.safetensors"));
+}
+
 TEST_F(TrainingRun, StartsFromAModelDirectory) {
   run(recipe("base"));
   Json json = Json::parse(read_file(dir_ / "recipe.json"));

@@ -73,6 +73,7 @@ struct DataRecipe {
   Index held_out_rows = 64;
   std::vector<std::string> mixture;
   double fim_rate = 0, split_rate = 0;
+  bool mask_documents = false;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -90,6 +91,9 @@ struct DataRecipe {
     field("split_rate", split_rate,
           "part of the tokens that join punctuation with line breaks that are split",
           between(0, 1));
+    field("mask_documents", mask_documents,
+          "attention does not look across the documents of a row (the report's pre-training: it "
+          "does)");
   }
 };
 

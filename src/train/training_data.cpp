@@ -31,8 +31,10 @@ std::vector<HeldOutRows> held_out_rows(const TokenCorpus& corpus, const DataReci
     if (tokens[s] == 0) continue;  // of sharded text, a source may have no held-out document
     HeldOutRows rows;
     rows.source = corpus.sources[s];
-    rows.tokens = pack_in_order(corpus, data.sequence_length, std::max<Index>(1, n_rows),
-                                static_cast<int>(s));
+    RowBatch packed = pack_in_order(corpus, data.sequence_length, std::max<Index>(1, n_rows),
+                                    static_cast<int>(s));
+    rows.tokens = std::move(packed.tokens);
+    if (data.mask_documents) rows.starts = std::move(packed.starts);
     rows.rows = static_cast<Index>(rows.tokens.size()) / (data.sequence_length + 1);
     rows.bytes_per_token = bytes[s] / tokens[s];
     all.push_back(std::move(rows));
@@ -106,7 +108,10 @@ HeldOutLoss held_out_loss(const Model& model, const std::vector<HeldOutRows>& he
     double sum = 0;
     for (Index begin = 0; begin < source.rows; begin += rows_at_once) {
       const Index n = std::min(rows_at_once, source.rows - begin);
-      sum += evaluate_loss(model, tokens.rows(begin, n)) * static_cast<double>(n);
+      DocumentStarts starts = source.starts;
+      if (!starts.empty())
+        starts = starts.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n));
+      sum += evaluate_loss(model, tokens.rows(begin, n), starts) * static_cast<double>(n);
     }
     result.loss += sum;
     result.bits_per_byte += sum / source.bytes_per_token / std::log(2.0);

@@ -8,6 +8,11 @@
 namespace minke {
 namespace {
 
+DocumentStarts rows_of(DocumentStarts starts, Index first, Index n) {
+  if (starts.empty()) return starts;
+  return starts.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+}
+
 // Scores and balance terms of several micro-batches are not one tensor: they are left out.
 void add(const PassResult& part, PassResult& sum) {
   sum.total += part.total;
@@ -45,7 +50,8 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
     const LossSettings loss{.mtp_lambda = settings.mtp_lambda,
                             .alpha = settings.alpha,
                             .share = static_cast<double>(n) / static_cast<double>(B),
-                            .balance_scope = settings.balance_scope};
+                            .balance_scope = settings.balance_scope,
+                            .starts = rows_of(settings.starts, begin, n)};
     PassResult part = forward_backward(state.model, tokens.rows(begin, n), loss, state.gradients,
                                        settings.keep_scores);
     if (begin == 0)

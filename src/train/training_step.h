@@ -17,6 +17,7 @@ struct BatchSettings {
   Index micro_batch = 0;  // 0: the whole batch at once
   bool keep_scores = false;
   BalanceScope balance_scope = BalanceScope::Sequence;
+  DocumentStarts starts = {};  // of every row of the batch, or none
 };
 template <class Real>
 bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> tokens,
