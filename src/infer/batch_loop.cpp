@@ -39,6 +39,7 @@ void check_settings(const BatchSettings& s, const ModelConfig& config) {
   require(s.max_waiting >= 1, "max-waiting", s.max_waiting, "1 or more requests");
   require(s.prefill_chunk >= 1, "prefill-chunk", s.prefill_chunk, "1 or more tokens");
   require(s.cache_bytes >= 0, "cache-bytes", s.cache_bytes, "0 (by itself) or more");
+  require(s.touched_bytes >= 0, "touched-bytes", s.touched_bytes, "0 or more");
   require(s.context >= 0 && s.context <= config.max_position_embeddings, "context", s.context,
           fmt::format("at most the model's {} (max_position_embeddings), or 0 for that",
                       config.max_position_embeddings));
@@ -71,6 +72,7 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
       decode_form_prefixes_(pool_),
       runner_(model, rule),
       drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
+  pool_.touch(static_cast<std::size_t>(settings.touched_bytes));
   if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
   store_.emplace(settings.prefix_dir, model, pool_.layout());
   store_->load(prefixes_, pool_);

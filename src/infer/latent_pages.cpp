@@ -41,6 +41,12 @@ PagePool::~PagePool() {
   munmap(memory_, mapped_bytes_);
 }
 
+void PagePool::touch(std::size_t bytes) {
+  const std::size_t n = std::min(free_.size(), bytes / stride_);
+  for (auto page = free_.rbegin(); page != free_.rbegin() + static_cast<std::ptrdiff_t>(n); ++page)
+    std::memset(this->bytes(*page).data(), 0, layout_.bytes());
+}
+
 PageId PagePool::take() {
   if (free_.empty())
     throw PagesExhausted(fmt::format("all {} pages of the latent cache are in use", n_pages()));

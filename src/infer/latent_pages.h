@@ -48,6 +48,10 @@ class PagePool {
   Index n_used() const { return n_used_; }                         // with a user
   Index n_kept() const { return n_pages() - n_free() - n_used_; }  // by the prefix cache alone
 
+  // Writes to free pages, those first that are taken first, so that up to `bytes` of them are
+  // memory.
+  void touch(std::size_t bytes);
+
   PageId take();           // a free page, with one user; what it holds is finite. PagesExhausted
   void use(PageId page);   // one more user
   void drop(PageId page);  // one user less
