@@ -58,7 +58,7 @@ PageId PagePool::take() {
 }
 
 void PagePool::use(PageId page) {
-  MINKE_ASSERT(at(page).users > 0 || at(page).kept);
+  MINKE_ASSERT(at(page).users > 0 || at(page).kept > 0);
   if (at(page).users++ == 0) ++n_used_;
 }
 
@@ -66,18 +66,17 @@ void PagePool::drop(PageId page) {
   MINKE_ASSERT(at(page).users > 0);
   if (--at(page).users > 0) return;
   --n_used_;
-  if (!at(page).kept) free_.push_back(page);
+  if (at(page).kept == 0) free_.push_back(page);
 }
 
 void PagePool::keep(PageId page) {
-  MINKE_ASSERT(at(page).users > 0 && !at(page).kept);
-  at(page).kept = true;
+  MINKE_ASSERT(at(page).users > 0);
+  ++at(page).kept;
 }
 
 void PagePool::unkeep(PageId page) {
-  MINKE_ASSERT(at(page).kept);
-  at(page).kept = false;
-  if (at(page).users == 0) free_.push_back(page);
+  MINKE_ASSERT(at(page).kept > 0);
+  if (--at(page).kept == 0 && at(page).users == 0) free_.push_back(page);
 }
 
 void* PagePool::rows(PageId page, Index layer) const {
@@ -144,6 +143,21 @@ void PagedCache::adopt(std::span<const PageId> full_pages) {
     add_page(page);
   }
   for (Layer& layer : layers_) layer.length = static_cast<Index>(full_pages.size()) * kKeyTile;
+}
+
+void PagedCache::adopt_copy(PageId page, Index n) {
+  MINKE_ASSERT(n / kKeyTile == static_cast<Index>(table_.size()));
+  const PageId copy = pool_->take();
+  const auto from = pool_->bytes(page);
+  std::memcpy(pool_->bytes(copy).data(), from.data(), from.size());
+  add_page(copy);
+  for (Layer& layer : layers_) layer.length = n;
+}
+
+void PagedCache::count_row(Index index) {
+  Layer& layer = of(index);
+  MINKE_ASSERT(pages_for(layer.length + 1) <= static_cast<Index>(table_.size()));
+  ++layer.length;
 }
 
 PagedCache PagedCache::fork(Index n) const {
