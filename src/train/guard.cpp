@@ -61,6 +61,10 @@ Fault not_finite(const ParameterSpec& spec, Index element, const char* kind) {
           .what = fmt::format("the {} {}[{}] is not finite", kind, spec.name, element)};
 }
 
+View2<const std::int32_t> one_row(const std::vector<std::int32_t>& tokens) {
+  return {tokens.data(), {1, static_cast<Index>(tokens.size())}};
+}
+
 // The tensor whose gradient is largest, for the name of a spike.
 ParameterSpec largest_gradient(TrainState& state) {
   ParameterSpec largest;
@@ -166,17 +170,25 @@ SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataP
   const DataPosition end = source.position();
   source.set_position(begin);
   SuspectRow suspect;
+  std::vector<std::int32_t> suspect_tokens;
   double largest = -std::numeric_limits<double>::infinity();
   for (Index r = 0; r < rows; ++r) {
-    const SuspectRow row{source.position(), source.next_source()};
-    const std::vector<std::int32_t> tokens = source.next(1);
-    double loss = evaluate_loss(
-        model, View2<const std::int32_t>(tokens.data(), {1, static_cast<Index>(tokens.size())}));
+    const SuspectRow row{source.position(), source.next_source(), std::nullopt};
+    std::vector<std::int32_t> tokens = source.next(1);
+    double loss = evaluate_loss(model, one_row(tokens));
     if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
-    if (loss > largest) largest = loss, suspect = row;
+    if (loss > largest) largest = loss, suspect = row, suspect_tokens = std::move(tokens);
   }
   source.set_position(end);
+  if (std::isinf(largest)) suspect.output = find_non_finite_output(model, one_row(suspect_tokens));
   return suspect;
+}
+
+void name_output(Fault& fault, const SuspectRow& row) {
+  if (!row.output || !fault.tensor.starts_with("loss.")) return;
+  fault.what += fmt::format(": the forward pass is not from {} on", row.output->tensor);
+  fault.tensor = row.output->tensor;
+  fault.layer = row.output->layer;
 }
 
 Json event_line(std::int64_t step, std::string_view event, const Fault& fault,
