@@ -12,6 +12,7 @@
 #include "cli/interrupt.h"
 #include "cli/model_flags.h"
 #include "infer/batch_engine.h"
+#include "infer/warm_up.h"
 #include "ops/isa.h"
 #include "serve/backend.h"
 #include "serve/server.h"
@@ -19,6 +20,10 @@
 
 namespace minke {
 namespace {
+
+// Of the latent cache, with the warm-up: more than a full batch of short answers of a small model
+// holds, and nothing beside the weights of a large one.
+constexpr std::int64_t kTouchedBytes = 64 << 20;
 
 struct ServeFlags {
   ModelFlags model;
@@ -28,7 +33,7 @@ struct ServeFlags {
   std::int64_t port = 8080;
   std::int64_t max_batch = 64, max_waiting = 256, cache_bytes = 0, context = 0;
   std::int64_t prefill_chunk = 512;
-  bool prefix_cache = true;
+  bool prefix_cache = true, warm_up = true;
   std::int64_t max_tokens = 4096, max_n = 8, max_prompts = 256;
   std::int64_t max_body_bytes = 8 << 20, max_header_bytes = 16 << 10, max_connections = 4096;
   std::int64_t max_bodies_bytes = 256 << 20;
@@ -56,6 +61,8 @@ struct ServeFlags {
     field("prefix-cache", prefix_cache, "keep prompts' rows for prompts that begin alike");
     field("prefix-dir", prefix_dir,
           "directory that keeps cached prefixes from one start to the next (default: none)");
+    field("warm-up", warm_up,
+          "run the largest steps before /health says 200, so that memory does not grow under load");
     field("draft", draft, "guess tokens with the MTP module: off, auto (where it pays) or always",
           one_of({"off", "auto", "always"}));
     field("max-tokens", max_tokens, "new tokens of a chat answer that asks for no number",
@@ -128,6 +135,7 @@ BatchSettings batch_settings(const ServeFlags& f) {
           .drafting = f.draft == "off"    ? Drafting::Off
                       : f.draft == "auto" ? Drafting::Auto
                                           : Drafting::Always,
+          .touched_bytes = f.warm_up ? kTouchedBytes : 0,
           .prefix_dir = f.prefix_dir};
 }
 
@@ -173,6 +181,14 @@ ServedModel describe_model(const ServeFlags& f, const ModelConfig& config) {
   return model;
 }
 
+void run_warm_up(const Model& model, const BatchEngine& engine, const InterruptScope& interrupt) {
+  const WarmUp done =
+      warm_up(model, engine.settings(), {.cancelled = [&] { return interrupt.requested(); }});
+  log_info(fmt::format(
+      "warmed up in {:.1f} s: {} steps of up to {} sequences, a prompt of {} tokens (--no-warm-up)",
+      done.seconds, done.steps, done.sequences, done.prompt_tokens));
+}
+
 // Until a signal comes; a second one ends the process at once.
 void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
                              const InterruptScope& interrupt) {
@@ -181,6 +197,7 @@ void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
       load_for_use(f.model, AttentionForms{},
                    {.mtp = f.draft != "off", .cancelled = [&] { return interrupt.requested(); }});
   BatchEngine engine(model, batch_settings(f));
+  if (f.warm_up) run_warm_up(model, engine, interrupt);
   EngineBackend backend(engine);
   served.context = engine.context();
   server.serve(served, backend);

@@ -29,6 +29,7 @@ struct BatchSettings {
   Index prefill_chunk = 512;     // prompt tokens in one step
   bool prefix_cache = true;
   Drafting drafting = Drafting::Auto;
+  Index touched_bytes = 0;       // of cache_bytes: real memory from the start, not when first used
   std::string prefix_dir = {};   // prefixes are read from there at the start and left there at the
                                  // end; empty: not
 };

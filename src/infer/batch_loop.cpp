@@ -39,6 +39,7 @@ void check_settings(const BatchSettings& s, const ModelConfig& config) {
   require(s.max_waiting >= 1, "max-waiting", s.max_waiting, "1 or more requests");
   require(s.prefill_chunk >= 1, "prefill-chunk", s.prefill_chunk, "1 or more tokens");
   require(s.cache_bytes >= 0, "cache-bytes", s.cache_bytes, "0 (by itself) or more");
+  require(s.touched_bytes >= 0, "touched-bytes", s.touched_bytes, "0 or more");
   require(s.context >= 0 && s.context <= config.max_position_embeddings, "context", s.context,
           fmt::format("at most the model's {} (max_position_embeddings), or 0 for that",
                       config.max_position_embeddings));
@@ -71,6 +72,7 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
       decode_form_prefixes_(pool_),
       runner_(model, rule),
       drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
+  pool_.touch(static_cast<std::size_t>(settings.touched_bytes));
   if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
   store_.emplace(settings.prefix_dir, model, pool_.layout());
   store_->load(prefixes_, pool_);
@@ -145,18 +147,26 @@ bool BatchLoop::waits_for_prefix(const BatchSequence& s, std::span<BatchSequence
 // All logits of a prompt to be scored are needed: nothing of it is taken from the prefix cache.
 void BatchLoop::begin(std::unique_ptr<BatchSequence> s) {
   ActiveRequest& request = s->request();
-  PrefixCache::Match match;
   if (settings_.prefix_cache && !request.scores_prompt())
-    match = prefixes_of(request).find(request.request.prompt);
-  s->begin_with(match.pages, drafts_.on() && match.module_rows);
+    adopt(*s, prefixes_of(request).find(request.request.prompt));
   if (!request.started) {
     request.started = true;
     request.started_at = Clock::now();
-    request.usage.cached_tokens = static_cast<Index>(match.pages.size()) * kKeyTile;
+    request.usage.cached_tokens = s->cached();
     counts_.prompt_tokens += static_cast<std::uint64_t>(request.usage.prompt_tokens);
     counts_.cached_prompt_tokens += static_cast<std::uint64_t>(request.usage.cached_tokens);
   }
   insert_by_age(running_, std::move(s));
+}
+
+// The end's page is used meanwhile, so that it does not go when room is made for its copy.
+void BatchLoop::adopt(BatchSequence& s, const PrefixCache::Match& match) {
+  s.begin_with(match.pages, drafts_.on() && match.module_rows);
+  if (!match.end) return;
+  pool_.use(match.end->page);
+  free_pages(1);
+  if (pool_.n_free() > 0) s.begin_with_end(*match.end);
+  pool_.drop(match.end->page);
 }
 
 Index BatchLoop::n_decoding() const {
@@ -208,8 +218,12 @@ void BatchLoop::make_room(std::span<const StepPiece> pieces) {
     const Index held = static_cast<Index>(s.cache().table().size());
     missing += std::max<Index>(0, pages_for(s.cached() + piece.n_tokens) - held);
   }
-  if (missing > pool_.n_free()) decode_form_prefixes_.make_room(missing);
-  if (missing > pool_.n_free()) prefixes_.make_room(missing);
+  free_pages(missing);
+}
+
+void BatchLoop::free_pages(Index n) {
+  if (n > pool_.n_free()) decode_form_prefixes_.make_room(n);
+  if (n > pool_.n_free()) prefixes_.make_room(n);
 }
 
 void BatchLoop::run(std::span<const StepPiece> pieces, bool make_drafts, DraftTiming timing) {
@@ -235,7 +249,7 @@ void BatchLoop::finish_piece(const StepPiece& piece, PieceResult& result) {
   BatchSequence& s = *piece.sequence;
   if (s.finished) return;  // its sink threw over another choice
   ActiveRequest& request = s.request();
-  if (settings_.prefix_cache && piece.of_prompt) remember_prompt(s);
+  if (settings_.prefix_cache && piece.of_prompt) remember_prompt(s, std::move(result.prompt_state));
   if (!result.error.empty()) {
     log_warning(fmt::format("request {} ends: {}", request.id, result.error));
     return finish(s, FinishReason::Error);
@@ -250,13 +264,20 @@ void BatchLoop::finish_piece(const StepPiece& piece, PieceResult& result) {
   emit(s, result.tokens, result.ended);
 }
 
-void BatchLoop::remember_prompt(const BatchSequence& s) {
+// `state`: of the prompt's last token, when the sequence has come there.
+void BatchLoop::remember_prompt(const BatchSequence& s, PromptState state) {
   const auto prompt = s.cached_prompt();
   const auto n_blocks = prompt.size() / static_cast<std::size_t>(kKeyTile);
-  const auto n_rows = static_cast<Index>(n_blocks) * kKeyTile;
-  const bool module_rows =
-      s.module_rows && s.cache().length(model_.config.num_hidden_layers) >= n_rows;
-  prefixes_of(s.request()).insert(prompt, s.cache().table().first(n_blocks), module_rows);
+  const auto has_module_rows = [&](Index n) {
+    return s.module_rows && s.cache().length(model_.config.num_hidden_layers) >= n;
+  };
+  PrefixCache& prefixes = prefixes_of(s.request());
+  prefixes.insert(prompt, s.cache().table().first(n_blocks),
+                  has_module_rows(static_cast<Index>(n_blocks) * kKeyTile));
+  if (!state) return;
+  const Index last = s.request().prompt_tokens() - 1;
+  prefixes.insert_end(prompt, {s.cache().table()[static_cast<std::size_t>(last / kKeyTile)],
+                               std::move(state), has_module_rows(last)});
 }
 
 void BatchLoop::fork_choices(BatchSequence& lead, std::span<const float> first_logits) {

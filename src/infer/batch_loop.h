@@ -43,6 +43,7 @@ class BatchLoop {
   // Somebody older is about to compute more of its prompt than the prefix cache holds.
   bool waits_for_prefix(const BatchSequence& sequence, std::span<BatchSequence* const> older);
   void begin(std::unique_ptr<BatchSequence> sequence);
+  void adopt(BatchSequence& sequence, const PrefixCache::Match& match);
   StepPlan plan(bool verify_drafts) const;
   Index n_decoding() const;
   PrefixCache& prefixes_of(const ActiveRequest& request) {
@@ -52,9 +53,10 @@ class BatchLoop {
   std::vector<StepPiece> pieces_of(const StepPlan& plan, DraftTiming& timing) const;
   void preempt(const StepPlan& plan);
   void make_room(std::span<const StepPiece> pieces);
+  void free_pages(Index n);  // from the prefix caches, as far as they go
   void run(std::span<const StepPiece> pieces, bool make_drafts, DraftTiming timing);
   void finish_piece(const StepPiece& piece, PieceResult& result);
-  void remember_prompt(const BatchSequence& sequence);
+  void remember_prompt(const BatchSequence& sequence, PromptState state);
   void fork_choices(BatchSequence& lead, std::span<const float> first_logits);
   void emit(BatchSequence& sequence, std::span<ScoredToken> tokens,
             std::optional<FinishReason> ended);

@@ -196,15 +196,62 @@ TEST_F(BatchLoopTest, APrefixIsFoundAgainAndItsUsageTold) {
   const auto sink = bench.add(request_of(prompt, 5));
   bench.run();
   EXPECT_EQ(sink->ids(), first);
-  EXPECT_EQ(sink->usage->cached_tokens, 64);
+  EXPECT_EQ(sink->usage->cached_tokens, 69);
   EXPECT_EQ(sink->usage->prompt_tokens, 70);
   EXPECT_EQ(sink->usage->generated_tokens, 5);
-  EXPECT_EQ(bench.loop.statistics().pages_cached, 1);
+  EXPECT_EQ(bench.loop.statistics().pages_cached, 2);
+  Ids other = prompt;
+  other.back() ^= 1;
+  const auto begins_alike = bench.add(request_of(other, 5));
+  bench.run();
+  EXPECT_EQ(begins_alike->usage->cached_tokens, 64);
 
   TestBench without(model, {.prefix_cache = false});
   without.ids_of(request_of(prompt, 5));
   EXPECT_EQ(without.ids_of(request_of(prompt, 5)), first);
   EXPECT_EQ(without.loop.statistics().cached_prompt_tokens, 0u);
+}
+
+// A whole prompt that was computed before needs nothing but its logits, and the log-probabilities
+// are the same to the last bit; also beside others, with several choices, while the one that
+// computed it still writes on in the page, and with no page left for a copy.
+TEST_P(BatchLoopOf, APromptAgainGivesTheSameBits) {
+  for (const Index n : {64, 65, 70, 127, 128, 129}) {
+    const Ids prompt = random_prompt(n, model().config.vocab_size, 21);
+    const auto request = [&] {
+      GenerationRequest r = request_of(prompt, 12, {.seed = 4});
+      r.top_logprobs = 2;
+      r.n_choices = 2;
+      return r;
+    };
+    for (const Index n_pages : {100, 5}) {
+      TestBench bench(model(), {.cache_bytes = bytes_of(model(), n_pages),
+                                .prefill_chunk = 100,
+                                .drafting = Drafting::Always});
+      const auto first = bench.add(request());
+      while (first->ids().size() < 3) bench.loop.step();
+      bench.add(request_of({1, 2, 3}, 20));
+      const auto beside = bench.add(request());
+      bench.run();
+      const auto after = bench.add(request());
+      bench.run();
+      EXPECT_EQ(first->usage->cached_tokens, 0);
+      if (n > kKeyTile && n_pages == 100) {
+        EXPECT_EQ(beside->usage->cached_tokens, n - 1);
+        EXPECT_EQ(after->usage->cached_tokens, n - 1);
+      }
+      for (const auto& again : {beside, after})
+        for (const std::size_t choice : {0, 1}) {
+          const auto& a = first->choices[choice].tokens;
+          const auto& b = again->choices[choice].tokens;
+          ASSERT_EQ(a.size(), b.size());
+          for (std::size_t i = 0; i < a.size(); ++i) {
+            EXPECT_EQ(a[i].id, b[i].id) << n << " " << i;
+            EXPECT_EQ(*a[i].logprob, *b[i].logprob) << n << " " << i;
+          }
+        }
+    }
+  }
 }
 
 TEST_F(BatchLoopTest, OneOfTwoEqualPromptsWaitsForTheOthersPages) {
@@ -254,7 +301,7 @@ TEST_F(BatchLoopTest, AfterACancelTheNextOneComputesThePrefix) {
   bench.loop.cancel(first);
   bench.run();
   EXPECT_EQ(second->usage->cached_tokens, 64);
-  EXPECT_EQ(third->usage->cached_tokens, 192);
+  EXPECT_EQ(third->usage->cached_tokens, 199);
   EXPECT_EQ(second->ids(), third->ids());
 }
 

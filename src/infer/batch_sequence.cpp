@@ -128,8 +128,15 @@ void BatchSequence::begin_with(std::span<const PageId> pages, bool rows) {
   module_rows = rows;
 }
 
+void BatchSequence::begin_with_end(const PrefixCache::End& end) {
+  cache_.adopt_copy(end.page, request_->prompt_tokens() - 1);
+  prompt_state_ = end.state;
+  module_rows = module_rows && end.module_rows;
+}
+
 void BatchSequence::give_pages_back() {
   cache_.clear();
+  prompt_state_.reset();
   draft.reset();
   module_rows = false;
 }

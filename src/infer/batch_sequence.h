@@ -5,7 +5,7 @@
 
 #include "infer/batch_engine.h"
 #include "infer/batch_plan.h"
-#include "infer/latent_pages.h"
+#include "infer/prefix_cache.h"
 
 namespace minke {
 
@@ -74,6 +74,13 @@ class BatchSequence {
   // Whole blocks of the prompt that are in the cache.
   std::span<const std::int32_t> cached_prompt() const;
   void begin_with(std::span<const PageId> pages, bool module_rows);
+  // And then with the rest of the prompt: all rows are in the cache then, the last one not counted
+  // yet, and its state is known. Needs a free page.
+  void begin_with_end(const PrefixCache::End& end);
+  // [1, D]: of the prompt's last token, if that is the next and needs not be computed.
+  const Tensor* known_state(Index next) const {
+    return next + 1 == request_->prompt_tokens() ? prompt_state_.get() : nullptr;
+  }
   void give_pages_back();
 
   // The next token from logits [V], which may be overwritten: with the request's bias and
@@ -99,6 +106,7 @@ class BatchSequence {
   PagePool* pool_;
   Index choice_ = 0;
   PagedCache cache_;
+  PromptState prompt_state_;
   std::vector<std::int32_t> generated_;
   Sampler sampler_;
   std::unique_ptr<TokenConstraint> constraint_;

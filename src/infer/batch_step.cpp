@@ -53,6 +53,7 @@ std::vector<PieceResult> StepRunner::run_together(std::span<const StepPiece> pie
   const auto start = Clock::now();
   std::vector<PieceResult> results(pieces.size());
   const Tensor h = main_model(pieces);
+  take_prompt_states(pieces, h, results);
   score_prompts(pieces, h);
   choose(pieces, h, results);
   timing.main_s = seconds_since(start);
@@ -80,19 +81,57 @@ std::vector<PieceResult> StepRunner::run_alone(std::span<const StepPiece> pieces
   return results;
 }
 
-// -> states [T, D] of all new tokens.
+// -> states [T, D] of all new tokens. Those of prompts computed before are known.
 Tensor StepRunner::main_model(std::span<const StepPiece> pieces) {
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
+  bool any_known = false;
   for (const StepPiece& piece : pieces) {
     BatchSequence& s = *piece.sequence;
     const Index begin = s.cached();
+    if (s.known_state(begin)) {
+      for (Index i = 0; i < model_.config.num_hidden_layers; ++i) s.cache().count_row(i);
+      any_known = true;
+      continue;
+    }
     s.cache().reserve(begin + piece.n_tokens);
     for (Index i = begin; i < begin + piece.n_tokens; ++i)
       tokens.push_back(i < s.total() ? s.token(i) : *s.draft);
     segments.push_back({&s.cache(), piece.n_tokens, piece.form});
   }
-  return cached_forward(model_, tokens, segments);
+  Tensor computed;
+  if (!segments.empty()) computed = cached_forward(model_, tokens, segments);
+  return any_known ? with_known_states(pieces, computed) : std::move(computed);
+}
+
+Tensor StepRunner::with_known_states(std::span<const StepPiece> pieces,
+                                     const Tensor& computed) const {
+  Index n_rows = 0;
+  for (const StepPiece& piece : pieces) n_rows += piece.n_tokens;
+  Tensor all = Tensor::uninitialized({n_rows, model_.config.hidden_size});
+  Index row = 0, from = 0;
+  for (std::size_t p = 0; p < pieces.size(); row += pieces[p++].n_tokens) {
+    const Index n = pieces[p].n_tokens;
+    if (const auto* state = pieces[p].sequence->known_state(before_[p])) {
+      copy(state->v2(), all.v2().rows(row, 1));
+      continue;
+    }
+    copy(computed.v2().rows(from, n), all.v2().rows(row, n));
+    from += n;
+  }
+  return all;
+}
+
+void StepRunner::take_prompt_states(std::span<const StepPiece> pieces, const Tensor& h,
+                                    std::vector<PieceResult>& results) const {
+  Index end = 0;
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    const BatchSequence& s = *pieces[p].sequence;
+    end += pieces[p].n_tokens;
+    if (s.cached() != s.request().prompt_tokens() || !pieces[p].of_prompt) continue;
+    if (s.known_state(before_[p])) continue;
+    results[p].prompt_state = std::make_shared<const Tensor>(gather(h.v2(), {{end - 1}}));
+  }
 }
 
 // The state at position i scores token i + 1.

@@ -18,6 +18,7 @@ struct PieceResult {
   std::vector<ScoredToken> tokens;    // new ones: none while catching up, two with a draft accepted
   std::optional<FinishReason> ended;  // with the last of them
   bool accepted_draft = false;
+  PromptState prompt_state;         // of the prompt's last token, if it was computed here
   std::vector<float> first_logits;  // [V]: of the first token where other choices need them too
   std::string error;                // this sequence cannot go on; empty: it can
 };
@@ -43,6 +44,9 @@ class StepRunner {
                                         DraftTiming& timing);
   std::vector<PieceResult> run_alone(std::span<const StepPiece> pieces);
   Tensor main_model(std::span<const StepPiece> pieces);
+  Tensor with_known_states(std::span<const StepPiece> pieces, const Tensor& computed) const;
+  void take_prompt_states(std::span<const StepPiece> pieces, const Tensor& h,
+                          std::vector<PieceResult>& results) const;
   void score_prompts(std::span<const StepPiece> pieces, const Tensor& h);
   void choose(std::span<const StepPiece> pieces, const Tensor& h,
               std::vector<PieceResult>& results);

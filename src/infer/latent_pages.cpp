@@ -41,6 +41,12 @@ PagePool::~PagePool() {
   munmap(memory_, mapped_bytes_);
 }
 
+void PagePool::touch(std::size_t bytes) {
+  const std::size_t n = std::min(free_.size(), bytes / stride_);
+  for (auto page = free_.rbegin(); page != free_.rbegin() + static_cast<std::ptrdiff_t>(n); ++page)
+    std::memset(this->bytes(*page).data(), 0, layout_.bytes());
+}
+
 PageId PagePool::take() {
   if (free_.empty())
     throw PagesExhausted(fmt::format("all {} pages of the latent cache are in use", n_pages()));
@@ -52,7 +58,7 @@ PageId PagePool::take() {
 }
 
 void PagePool::use(PageId page) {
-  MINKE_ASSERT(at(page).users > 0 || at(page).kept);
+  MINKE_ASSERT(at(page).users > 0 || at(page).kept > 0);
   if (at(page).users++ == 0) ++n_used_;
 }
 
@@ -60,18 +66,17 @@ void PagePool::drop(PageId page) {
   MINKE_ASSERT(at(page).users > 0);
   if (--at(page).users > 0) return;
   --n_used_;
-  if (!at(page).kept) free_.push_back(page);
+  if (at(page).kept == 0) free_.push_back(page);
 }
 
 void PagePool::keep(PageId page) {
-  MINKE_ASSERT(at(page).users > 0 && !at(page).kept);
-  at(page).kept = true;
+  MINKE_ASSERT(at(page).users > 0);
+  ++at(page).kept;
 }
 
 void PagePool::unkeep(PageId page) {
-  MINKE_ASSERT(at(page).kept);
-  at(page).kept = false;
-  if (at(page).users == 0) free_.push_back(page);
+  MINKE_ASSERT(at(page).kept > 0);
+  if (--at(page).kept == 0 && at(page).users == 0) free_.push_back(page);
 }
 
 void* PagePool::rows(PageId page, Index layer) const {
@@ -138,6 +143,21 @@ void PagedCache::adopt(std::span<const PageId> full_pages) {
     add_page(page);
   }
   for (Layer& layer : layers_) layer.length = static_cast<Index>(full_pages.size()) * kKeyTile;
+}
+
+void PagedCache::adopt_copy(PageId page, Index n) {
+  MINKE_ASSERT(n / kKeyTile == static_cast<Index>(table_.size()));
+  const PageId copy = pool_->take();
+  const auto from = pool_->bytes(page);
+  std::memcpy(pool_->bytes(copy).data(), from.data(), from.size());
+  add_page(copy);
+  for (Layer& layer : layers_) layer.length = n;
+}
+
+void PagedCache::count_row(Index index) {
+  Layer& layer = of(index);
+  MINKE_ASSERT(pages_for(layer.length + 1) <= static_cast<Index>(table_.size()));
+  ++layer.length;
 }
 
 PagedCache PagedCache::fork(Index n) const {

@@ -48,11 +48,15 @@ class PagePool {
   Index n_used() const { return n_used_; }                         // with a user
   Index n_kept() const { return n_pages() - n_free() - n_used_; }  // by the prefix cache alone
 
+  // Writes to free pages, those first that are taken first, so that up to `bytes` of them are
+  // memory.
+  void touch(std::size_t bytes);
+
   PageId take();           // a free page, with one user; what it holds is finite. PagesExhausted
   void use(PageId page);   // one more user
   void drop(PageId page);  // one user less
   Index users(PageId page) const { return at(page).users; }
-  void keep(PageId page);  // kept or not: by the prefix cache
+  void keep(PageId page);  // by the prefix cache: once for each that remembers it
   void unkeep(PageId page);
 
   // The kKeyTile rows of a layer in a page.
@@ -63,7 +67,7 @@ class PagePool {
  private:
   struct Page {
     Index users = 0;
-    bool kept = false;
+    Index kept = 0;
   };
   Page& at(PageId page) { return pages_[static_cast<std::size_t>(page)]; }
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
@@ -105,6 +109,11 @@ class PagedCache final : public LatentCache {
   // Begins an empty cache with whole pages of other sequences, as their user. They are only read:
   // every later append is to a page of its own.
   void adopt(std::span<const PageId> full_pages);
+  // After adopt: a copy of a page that others write on in, as the next one. Every layer then has n
+  // rows, which must end in that page. Throws PagesExhausted.
+  void adopt_copy(PageId page, Index n);
+  // One row more of a layer: it is in the copied page already.
+  void count_row(Index layer);
   // A cache with the first n positions: whole pages are shared, the last one is copied when it is
   // not whole. Layers with fewer rows keep those they have, restarted ones none. Throws
   // PagesExhausted.

@@ -46,6 +46,32 @@ TEST(PagePool, CountsUsersAndWhatIsKept) {
   EXPECT_EQ(pool.n_free(), 3);
 }
 
+TEST(PagePool, KeepsAPageUntilAllForgetIt) {
+  PagePool pool(kLayout, 1);
+  const PageId page = pool.take();
+  pool.keep(page);
+  pool.keep(page);
+  pool.drop(page);
+  pool.unkeep(page);
+  EXPECT_EQ(pool.n_kept(), 1);
+  pool.unkeep(page);
+  EXPECT_EQ(pool.n_free(), 1);
+}
+
+TEST(PagePool, TouchesFreePagesOnly) {
+  PagePool pool(kLayout, 3);
+  const PageId used = pool.take();
+  const std::size_t n = pool.bytes(used).size();
+  for (const PageId page : {0, 1, 2}) std::memset(pool.bytes(page).data(), 1, n);
+  pool.touch(n + n / 2);  // one page, and with the next it would be more
+  std::size_t n_touched = 0;
+  for (const PageId page : {0, 1, 2}) n_touched += pool.bytes(page)[0] == std::byte{0};
+  EXPECT_EQ(n_touched, 1u);
+  pool.touch(100 * n);
+  EXPECT_EQ(pool.bytes(used)[0], std::byte{1});
+  EXPECT_EQ(pool.take() + pool.take() + used, 0 + 1 + 2);
+}
+
 TEST(PagePool, SaysWhenNoPageIsFreeAndUsesThemAgain) {
   PagePool pool(kLayout, 1);
   const PageId a = pool.take();
@@ -53,6 +79,33 @@ TEST(PagePool, SaysWhenNoPageIsFreeAndUsesThemAgain) {
   pool.drop(a);
   EXPECT_EQ(pool.take(), a);
   EXPECT_THROW(PagePool(kLayout, 0), ConfigError);
+}
+
+TEST(PagedCache, CopiesAPageThatAnotherOneWritesOnIn) {
+  PagePool pool(kLayout, 4);
+  PagedCache first(pool), second(pool);
+  const Tensor rows = counting(70, 1), more = counting(3, 500);
+  append_all(first, rows);
+  second.adopt(first.table().first(1));
+  second.adopt_copy(first.table()[1], 69);
+  append_all(first, more);
+  EXPECT_EQ(second.length(0), 69);
+  for (const Index layer : {0, 1}) second.count_row(layer);
+  EXPECT_EQ(second.length(1), 70);
+  EXPECT_EQ(second.length(2), 69);
+  for (const Index layer : {0, 1}) {
+    second.append(layer, counting(1, -7).v2());
+    expect_rows(second, layer, rows, 70);
+    expect_rows(first, layer, rows, 70);
+  }
+  EXPECT_EQ(pool.n_used(), 3);
+  EXPECT_EQ(second.n_own(), 1);
+  PagedCache third(pool);
+  third.adopt(first.table().first(1));
+  const PageId last = pool.take();
+  EXPECT_THROW(third.adopt_copy(first.table()[1], 69), PagesExhausted);
+  EXPECT_EQ(third.length(0), kKeyTile);
+  pool.drop(last);
 }
 
 TEST(PagePool, LayersAndPagesDoNotOverlap) {

@@ -68,6 +68,60 @@ TEST_F(Prefixes, SayWhetherTheModulesRowsAreThere) {
   EXPECT_TRUE(cache.find(blocks("b")).module_rows);
 }
 
+PromptState state_of(float value) {
+  Tensor state = Tensor::zeros({1, 1});
+  state.v2()(0, 0) = value;
+  return std::make_shared<const Tensor>(std::move(state));
+}
+
+TEST_F(Prefixes, EndWithTheWholePromptOnly) {
+  for (const Index extra : {1, 5, 64}) {
+    const Ids prompt = blocks("a", extra);
+    const PagedCache sequence = run(prompt);
+    cache.insert_end(prompt, {sequence.table()[1], state_of(static_cast<float>(extra)), true});
+    const auto match = cache.find(prompt);
+    ASSERT_TRUE(match.end) << extra;
+    EXPECT_EQ(match.end->page, sequence.table()[1]);
+    EXPECT_EQ(match.end->state->v2()(0, 0), static_cast<float>(extra));
+    EXPECT_EQ(match.pages.size(), 1u);
+    EXPECT_FALSE(cache.find(blocks("a", extra + 1)).end);
+    EXPECT_FALSE(cache.find(blocks("b", extra)).end);
+    Ids other = prompt;
+    other.back() = 9;
+    EXPECT_FALSE(cache.find(other).end);
+  }
+  EXPECT_TRUE(cache.find(blocks("a", 5)).end);  // each has its own
+}
+
+TEST_F(Prefixes, ABlockOfTheSameTokensIsNotAnEnd) {
+  const Ids prompt = blocks("ab", 0);
+  const PagedCache sequence = run(prompt);
+  EXPECT_FALSE(cache.find(prompt).end);
+  cache.insert_end(prompt, {sequence.table()[1], state_of(1), true});  // its page is kept twice
+  EXPECT_TRUE(cache.find(prompt).end);
+  EXPECT_EQ(found(blocks("ab")), 2u);
+  for (const PrefixCache::Entry& entry : cache.entries())
+    EXPECT_EQ(entry.prefix.size() % static_cast<std::size_t>(kKeyTile), 0u);
+  EXPECT_EQ(cache.entries().size(), 2u);
+}
+
+TEST_F(Prefixes, EndsNeedTheirBlocksAndGoBeforeThem) {
+  const Ids prompt = blocks("a", 5);
+  {
+    const PagedCache sequence = run(prompt);
+    cache.insert_end(prompt, {sequence.table()[1], state_of(1), true});
+  }
+  EXPECT_EQ(pool.n_kept(), 2);
+  cache.make_room(5);
+  EXPECT_FALSE(cache.find(prompt).end);
+  EXPECT_EQ(found(prompt), 1u);
+  cache.make_room(6);
+  const PagedCache sequence = run(blocks("b", 5));
+  cache.insert_end(prompt, {sequence.table()[1], state_of(1), true});  // "a" is not there
+  EXPECT_FALSE(cache.find(prompt).end);
+  EXPECT_EQ(cache.n_blocks(), 1);
+}
+
 TEST_F(Prefixes, GoFromTheEndsOfChainsTheLongestUnusedFirst) {
   run(blocks("abc"));
   run(blocks("d"));

@@ -16,12 +16,12 @@ struct GenerationRequest {
   Index n_choices = 1;      // continuations of one prompt, which is computed once
   SamplerSettings sampler;  // choice 0 draws by its seed, choice k by a seed derived from it and k
   std::vector<std::pair<std::int32_t, float>> logit_bias;  // added to the logits before sampling
-  Index max_tokens = 256;   // of each choice; 0: the prompt is only scored
+  Index max_tokens = 256;  // of each choice; 0: the prompt is only scored
   std::vector<std::int32_t> stop_ids;
   // Log-probabilities wanted, with this many alternatives for each token. They are natural
   // logarithms of the model's own distribution: before penalties, bias, temperature, constraint.
   std::optional<Index> top_logprobs;
-  bool score_prompt = false;  // the prompt's tokens too; needs top_logprobs
+  bool score_prompt = false;                    // the prompt's tokens too; needs top_logprobs
   std::unique_ptr<TokenConstraint> constraint;  // none: any text
 };
 
@@ -37,7 +37,8 @@ struct ScoredToken {
 
 struct RequestUsage {
   Index prompt_tokens = 0;
-  Index cached_tokens = 0;     // of them: found in the prefix cache; a multiple of kKeyTile
+  Index cached_tokens = 0;     // of them: found in the prefix cache; a multiple of kKeyTile, or all
+                               // but the last
   Index generated_tokens = 0;  // of all choices, stop ids included
   double queue_s = 0, prefill_s = 0, decode_s = 0;
 };

@@ -1,6 +1,7 @@
 #include "model/training_pass.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
@@ -32,6 +33,13 @@ std::vector<Index> document_offsets(DocumentStarts starts, Index length) {
       if (start < length) offsets.push_back(static_cast<Index>(row) * length + start);
   if (!starts.empty()) offsets.push_back(std::ssize(starts) * length);
   return offsets;
+}
+
+bool all_finite(const Tensor& tensor) {
+  const View1<const float> values = tensor.flat();
+  for (Index i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values(i))) return false;
+  return true;
 }
 
 template <class Real>
@@ -266,6 +274,35 @@ double evaluate_loss(const Model& model, View2<const std::int32_t> tokens, Docum
   double sum = 0;
   for (Index t = 0; t < B * T; ++t) sum += nll.v1()(t);
   return sum / static_cast<double>(B * T);
+}
+
+std::optional<NonFiniteOutput> find_non_finite_output(const Model& model,
+                                                      View2<const std::int32_t> tokens,
+                                                      DocumentStarts starts) {
+  const Index T = tokens.extent(1) - 1;
+  const std::vector<Index> documents = document_offsets(starts, T);
+  const SequenceBatch batch{tokens.extent(0), T, documents};
+  Tensor x = embed(model, window(tokens, 0, batch.length));
+  if (!all_finite(x)) return NonFiniteOutput{"embedding", std::nullopt};
+  for (std::size_t i = 0; i < model.weights.layers.size(); ++i) {
+    const auto layer = static_cast<Index>(i);
+    Tensor y;
+    const BlockSaved saved = block_forward(model, model.weights.layers[i], batch, std::move(x), y);
+    if (!all_finite(saved.u)) return NonFiniteOutput{fmt::format("layers.{}.attn_out", i), layer};
+    if (!all_finite(y)) return NonFiniteOutput{fmt::format("layers.{}.ffn_out", i), layer};
+    x = std::move(y);
+  }
+  Tensor rstd = Tensor::uninitialized({batch.rows()}), h = Tensor::uninitialized(x.shape());
+  rmsnorm_forward(x.v2(), model.weights.norm.vector(), model.config.rms_norm_eps, h.v2(),
+                  rstd.v1());
+  if (!all_finite(h)) return NonFiniteOutput{"final_norm", std::nullopt};
+  for (Index begin = 0; begin < batch.rows(); begin += kHeadRows) {
+    const Index n = std::min(kHeadRows, batch.rows() - begin);
+    Tensor logits = Tensor::uninitialized({n, model.config.vocab_size});
+    apply(model.weights.lm_head, h.v2().rows(begin, n), logits.v2());
+    if (!all_finite(logits)) return NonFiniteOutput{"logits", std::nullopt};
+  }
+  return std::nullopt;
 }
 
 }  // namespace minke

@@ -7,7 +7,9 @@
 //            over the whole micro-batch
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "model/mtp.h"
@@ -59,5 +61,15 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
 // The main loss alone (mean negative log-likelihood per position, natural logarithm), no gradient.
 double evaluate_loss(const Model& model, View2<const std::int32_t> tokens,
                      DocumentStarts starts = {});
+
+// Where a forward pass first leaves the finite numbers, by the names of `minke forward --collect`.
+struct NonFiniteOutput {
+  std::string tensor;          // embedding, layers.N.attn_out, layers.N.ffn_out, final_norm, logits
+  std::optional<Index> layer;  // N
+};
+// Of the main model, block by block; to be asked after a fault, not in a healthy step. Nothing when
+// all outputs are finite.
+std::optional<NonFiniteOutput> find_non_finite_output(const Model& model,
+                                                      View2<const std::int32_t> tokens);
 
 }  // namespace minke

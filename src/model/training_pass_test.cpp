@@ -34,6 +34,33 @@ struct Trainable {
   View2<const std::int32_t> view() const { return tokens.view<std::int32_t, 2>(); }
 };
 
+// Finite weights so large that the sums behind them are not.
+TEST(TrainingPass, NamesTheFirstOutputThatIsNotFinite) {
+  const auto found = [](auto&& weight_of) -> std::optional<NonFiniteOutput> {
+    Trainable s;
+    Tensor& w = weight_of(s.masters);
+    for (Index i = 0; i < w.size(); ++i) w.flat()(i) = i % 2 ? 3e38f : -3e38f;
+    refresh(s.model, s.masters);
+    return find_non_finite_output(s.model, s.view());
+  };
+  using Masters = ModelParameters<Tensor>;
+  const auto in_attention =
+      found([](Masters& m) -> Tensor& { return m.layers[2].self_attn.o_proj; });
+  ASSERT_TRUE(in_attention);
+  EXPECT_EQ(in_attention->tensor, "layers.2.attn_out");
+  EXPECT_EQ(in_attention->layer, 2);
+  const auto in_ffn = found([](Masters& m) -> Tensor& { return m.layers[0].mlp.down_proj; });
+  ASSERT_TRUE(in_ffn);
+  EXPECT_EQ(in_ffn->tensor, "layers.0.ffn_out");
+  EXPECT_EQ(in_ffn->layer, 0);
+  const auto in_head = found([](Masters& m) -> Tensor& { return m.lm_head; });
+  ASSERT_TRUE(in_head);
+  EXPECT_EQ(in_head->tensor, "logits");
+  EXPECT_FALSE(in_head->layer);
+  Trainable healthy;
+  EXPECT_FALSE(find_non_finite_output(healthy.model, healthy.view()));
+}
+
 TEST(TrainingPass, MicroBatchesAddUpToTheWholeBatch) {
   Trainable s;
   ModelGradients whole = zero_parameters(s.config), parts = zero_parameters(s.config);

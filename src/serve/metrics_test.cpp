@@ -28,9 +28,13 @@ TEST(Metrics, EachFamilyHasOneTypeLineBeforeItsSamples) {
   }
   BatchStatistics engine;
   engine.running = 3;
+  engine.drafting = true;
+  engine.draft_gain = 0.5;
   const std::string text = metrics.text(engine);
   EXPECT_NE(text.find("{route=\"/v1/models\",status=\"200\"} 2\n"), std::string::npos);
   EXPECT_NE(text.find("minke_requests_running 3\n"), std::string::npos);
+  EXPECT_NE(text.find("minke_drafting 1\n"), std::string::npos);
+  EXPECT_NE(text.find("minke_draft_gain 0.5\n"), std::string::npos);
   EXPECT_NE(text.find("isa=\"a\\\"b\""), std::string::npos);
   EXPECT_EQ(text.back(), '\n');
 

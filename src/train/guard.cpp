@@ -61,6 +61,10 @@ Fault not_finite(const ParameterSpec& spec, Index element, const char* kind) {
           .what = fmt::format("the {} {}[{}] is not finite", kind, spec.name, element)};
 }
 
+View2<const std::int32_t> one_row(const std::vector<std::int32_t>& tokens) {
+  return {tokens.data(), {1, static_cast<Index>(tokens.size())}};
+}
+
 // The tensor whose gradient is largest, for the name of a spike.
 ParameterSpec largest_gradient(TrainState& state) {
   ParameterSpec largest;
@@ -166,20 +170,28 @@ SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataP
   const DataPosition end = source.position();
   source.set_position(begin);
   SuspectRow suspect;
+  RowBatch suspect_batch;
   double largest = -std::numeric_limits<double>::infinity();
   for (Index r = 0; r < rows; ++r) {
-    const SuspectRow row{source.position(), source.next_source()};
-    const RowBatch batch = source.next_rows(1);
-    double loss =
-        evaluate_loss(model,
-                      View2<const std::int32_t>(batch.tokens.data(),
-                                                {1, static_cast<Index>(batch.tokens.size())}),
-                      mask_documents ? DocumentStarts(batch.starts) : DocumentStarts());
+    const SuspectRow row{source.position(), source.next_source(), std::nullopt};
+    RowBatch batch = source.next_rows(1);
+    if (!mask_documents) batch.starts.clear();
+    double loss = evaluate_loss(model, one_row(batch.tokens), batch.starts);
     if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
-    if (loss > largest) largest = loss, suspect = row;
+    if (loss > largest) largest = loss, suspect = row, suspect_batch = std::move(batch);
   }
   source.set_position(end);
+  if (std::isinf(largest))
+    suspect.output =
+        find_non_finite_output(model, one_row(suspect_batch.tokens), suspect_batch.starts);
   return suspect;
+}
+
+void name_output(Fault& fault, const SuspectRow& row) {
+  if (!row.output || !fault.tensor.starts_with("loss.")) return;
+  fault.what += fmt::format(": the forward pass is not from {} on", row.output->tensor);
+  fault.tensor = row.output->tensor;
+  fault.layer = row.output->layer;
 }
 
 Json event_line(std::int64_t step, std::string_view event, const Fault& fault,

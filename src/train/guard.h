@@ -58,13 +58,18 @@ class Guard {
 std::optional<Fault> find_not_finite(TrainState& state, const PassResult& result, double norm);
 
 // The row of a batch with the largest loss (one that is not finite counts as larger), where a fault
-// most likely came from. One forward pass over the batch.
+// most likely came from, and where in it. One forward pass over the batch.
 struct SuspectRow {
-  DataPosition position;  // of its first token
-  std::string source;     // of the document there
+  DataPosition position;                  // of its first token
+  std::string source;                     // of the document there
+  std::optional<NonFiniteOutput> output;  // of the row's forward pass
 };
 SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataPosition& begin,
                             Index rows, bool mask_documents);
+
+// Of a loss that is not finite: names the layer and the output in which the row's forward pass left
+// the finite numbers, where it did.
+void name_output(Fault& fault, const SuspectRow& row);
 
 // One line of metrics.jsonl. `event`: "not_finite", "spike" or "skipped".
 nlohmann::ordered_json event_line(std::int64_t step, std::string_view event, const Fault& fault,

@@ -74,6 +74,34 @@ TEST(Guard, NamesTheLoss) {
   EXPECT_EQ(s.fault()->layer, std::nullopt);
 }
 
+TEST(Guard, NamesTheOutputThatMadeTheLossNotFinite) {
+  Step s;
+  Tensor& o_proj = s.state.masters.layers[1].self_attn.o_proj;
+  for (Index i = 0; i < o_proj.size(); ++i) o_proj.flat()(i) = i % 2 ? 3e38f : -3e38f;
+  refresh(s.state.model, s.state.masters);
+  s.pass();
+  auto fault = s.fault();
+  ASSERT_TRUE(fault);
+  EXPECT_EQ(fault->tensor, "loss.main");
+  const Tensor tokens = random_tokens(2, 12, s.state.config.vocab_size, 3);
+  SuspectRow row{{}, "a", find_non_finite_output(s.state.model, tokens.view<std::int32_t, 2>())};
+  name_output(*fault, row);
+  EXPECT_EQ(fault->tensor, "layers.1.attn_out");
+  EXPECT_EQ(fault->layer, 1);
+  EXPECT_EQ(fault->what,
+            "the loss (main) is not finite: the forward pass is not from layers.1.attn_out on");
+  EXPECT_EQ(event_line(7, "not_finite", *fault, row)["layer"], 1);
+
+  Fault gradient{
+      .kind = Fault::Kind::NotFinite, .tensor = "model.norm.weight", .layer = {}, .what = "x"};
+  name_output(gradient, row);  // the loss was finite: another cause
+  EXPECT_EQ(gradient.tensor, "model.norm.weight");
+  row.output.reset();
+  fault->what = "x";
+  name_output(*fault, row);
+  EXPECT_EQ(fault->what, "x");
+}
+
 Guard full_guard(GuardRecipe recipe) {
   Guard guard(recipe);
   for (Index i = 0; i < recipe.window; ++i)

@@ -236,6 +236,7 @@ class Run {
     const std::string& action = is_spike ? recipe_.guard.spike : recipe_.guard.not_finite;
     const SuspectRow suspect =
         find_suspect_row(state_.model, source_, position_, rows, recipe_.data.mask_documents);
+    name_output(*fault, suspect);
     const std::int64_t number = state_.step + 1;
     metrics.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
     const std::string where = fmt::format(

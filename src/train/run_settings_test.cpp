@@ -215,6 +215,27 @@ TEST_F(TrainingRun, StopsAtAWeightThatIsNotFinite) {
   EXPECT_EQ(lines_with("from-bad", "event").at(0)["layer"], 1);
 }
 
+// Weights that are finite and sums that are not.
+TEST_F(TrainingRun, NamesTheLayerWhereTheForwardPassLeavesTheFiniteNumbers) {
+  run(recipe("base"));
+  ModelConfig config;
+  ModelParameters<Tensor> masters = load_masters(dir_ / "base", config);
+  auto& attention = masters.layers[1].self_attn;
+  for (Index i = 0; i < attention.kv_b_proj.size(); ++i) attention.kv_b_proj.flat()(i) *= 1e10f;
+  for (Index i = 0; i < attention.o_proj.size(); ++i) attention.o_proj.flat()(i) = 1e38f;
+  fs::create_directories(dir_ / "bad");
+  save_model(dir_ / "bad", config, masters, SaveDType::F32);
+  const std::string error = error_of(started_from("bad", {}));
+  EXPECT_NE(error.find("step 1: the loss (main) is not finite: the forward pass is not from "
+                       "layers.1.attn_out on (document"),
+            std::string::npos)
+      << error;
+  const auto event = lines_with("from-bad", "event").at(0);
+  EXPECT_EQ(event["tensor"], "layers.1.attn_out");
+  EXPECT_EQ(event["layer"], 1);
+  EXPECT_FALSE(event["data"]["source"].get<std::string>().empty());
+}
+
 TEST_F(TrainingRun, ExportsFp8AndStartsFromIt) {
   run(recipe("fp8", {"export.dtype=fp8", "steps=2"}));
   run(recipe("bf16", {"steps=2"}));
