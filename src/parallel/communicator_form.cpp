@@ -116,6 +116,11 @@ void check_all_to_all(const Communicator& communicator, std::size_t to_all,
                                 send_sizes[self], receive_sizes[self]));
 }
 
+void check_color(int color) {
+  if (color < 0)
+    throw CommError(fmt::format("split: the color is {}, but must be 0 or more", color));
+}
+
 void check_all_gather(const Communicator& communicator, std::size_t own, std::size_t all) {
   if (all != own * static_cast<std::size_t>(communicator.size()))
     throw CommError(fmt::format("all_gather: {} bytes of each of {} ranks do not make {}", own,

@@ -53,6 +53,7 @@ void check_tag(std::string_view operation, int tag);
 void check_all_to_all(const Communicator& communicator, std::size_t to_all,
                       std::span<const std::size_t> send_sizes, std::size_t from_all,
                       std::span<const std::size_t> receive_sizes);
+void check_color(int color);
 void check_all_gather(const Communicator& communicator, std::size_t own, std::size_t all);
 
 // Complete when all of them are.

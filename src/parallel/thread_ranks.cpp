@@ -168,8 +168,7 @@ class ThreadCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Communicator> split(int color, int key) override {
-    if (color < 0)
-      throw CommError(fmt::format("split: the color is {}, but must be 0 or more", color));
+    check_color(color);
     struct Choice {
       int color, key, rank;
     };
