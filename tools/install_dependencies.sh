@@ -9,6 +9,7 @@ packages=(
   cmake ninja-build g++ pkg-config
   libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libsimdjson-dev libedit-dev libboost-dev
   zlib1g-dev libzstd-dev
+  libopenmpi-dev openmpi-bin
   libgtest-dev python3
 )
 

@@ -16,16 +16,22 @@ namespace {
 
 thread_local bool inside_work = false;
 
+// While it lives, parallel_for of this thread runs serially.
+struct InsideWork {
+  InsideWork() { inside_work = true; }
+  ~InsideWork() { inside_work = false; }
+};
+
 struct Job {
   FunctionRef<void(Index)> body;
   Index n;
-  std::atomic<Index> next{0};
+  std::atomic<Index> next;
   std::atomic<int> busy{0};  // pool threads still inside this job
   std::mutex error_mutex;
   std::exception_ptr error;
 
   void run() {
-    inside_work = true;
+    const InsideWork inside;
     for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) {
       try {
         body(i);
@@ -35,7 +41,6 @@ struct Job {
         next.store(n, std::memory_order_relaxed);
       }
     }
-    inside_work = false;
   }
 };
 
@@ -66,9 +71,12 @@ class Pool {
       threads_.emplace_back([this, seen = generation_.load()] { serve(seen); });
   }
 
-  void run(Index n, FunctionRef<void(Index)> body) {
-    std::lock_guard caller(callers_);
-    Job job{body, n, {}, {}, {}, {}};
+  // body(i) for i in [begin, n) on all threads; false, and nothing done, while another caller's
+  // items run.
+  bool try_run(Index begin, Index n, FunctionRef<void(Index)> body) {
+    std::unique_lock caller(callers_, std::try_to_lock);
+    if (!caller.owns_lock()) return false;
+    Job job{body, n, begin, {}, {}, {}};
     {
       std::lock_guard lock(mutex_);
       job_ = &job;
@@ -83,6 +91,7 @@ class Pool {
     for (int spin = 0; job.busy.load(std::memory_order_acquire) > 0; ++spin)
       spin < kSpins ? cpu_relax() : std::this_thread::yield();
     if (job.error) std::rethrow_exception(job.error);
+    return true;
   }
 
  private:
@@ -111,7 +120,7 @@ class Pool {
   }
 
   std::vector<std::thread> threads_;
-  std::mutex callers_;  // one job at a time, whoever asks
+  std::mutex callers_;  // held by whose items run
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<std::uint64_t> generation_{0};
@@ -161,7 +170,13 @@ void parallel_for(Index n, FunctionRef<void(Index)> body) {
     for (Index i = 0; i < n; ++i) body(i);
     return;
   }
-  pool().run(n, body);
+  // Callers on several threads (ranks of one process) share the pool. Who finds it taken does items
+  // itself until it is free, and so never waits for another caller, whose items may take long or
+  // wait for a message of this one.
+  for (Index i = 0; i < n && !pool().try_run(i, n, body); ++i) {
+    const InsideWork inside;
+    body(i);
+  }
 }
 
 void parallel_ranges(Index n, Index grain, FunctionRef<void(Index, Index)> body) {

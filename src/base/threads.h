@@ -19,8 +19,10 @@ int available_cores();
 void set_threads(int n);
 int n_threads();
 
-// body(i) for every i in [0, n). Returns when all are done. The first exception thrown by an item is
-// thrown again here; items not yet begun are then left out. A call from inside a body runs serially.
+// body(i) for every i in [0, n). Returns when all are done. The first exception thrown by an item
+// is thrown again here; items not yet begun are then left out. A call from inside a body runs
+// serially. Several threads may call at once: one has the pool, the others do their items
+// themselves until it is free.
 void parallel_for(Index n, FunctionRef<void(Index)> body);
 
 // body(begin, end) over [0, n) cut into pieces of `grain` (the last may be shorter).

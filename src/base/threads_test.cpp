@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 namespace minke {
@@ -37,11 +39,57 @@ TEST(Threads, NestedCallsRunSerially) {
 }
 
 TEST(Threads, TheFirstExceptionReachesTheCaller) {
-  EXPECT_THROW(parallel_for(100, [](Index i) { if (i == 13) throw std::runtime_error("13"); }),
+  EXPECT_THROW(parallel_for(100,
+                            [](Index i) {
+                              if (i == 13) throw std::runtime_error("13");
+                            }),
                std::runtime_error);
   std::atomic<int> after{0};
   parallel_for(10, [&](Index) { after++; });
   EXPECT_EQ(after.load(), 10);
+}
+
+TEST(Threads, SeveralCallersAtOnceGetTheirOwnItems) {
+  set_threads(3);
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([caller] {
+      for (int job = 0; job < 200; ++job) {
+        std::vector<int> items(13, -1);
+        parallel_for(13, [&](Index i) { items[static_cast<std::size_t>(i)] = caller; });
+        EXPECT_EQ(items, std::vector<int>(13, caller));
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  set_threads(available_cores());
+}
+
+// The first caller's items end only when the second caller's have run.
+TEST(Threads, ACallerDoesNotWaitForTheItemsOfAnother) {
+  set_threads(2);
+  std::promise<void> begun, ended;
+  std::atomic<bool> once{false};
+  std::thread first([&] {
+    parallel_for(2, [&, done = ended.get_future().share()](Index) {
+      if (!once.exchange(true)) begun.set_value();
+      done.wait();
+    });
+  });
+  begun.get_future().wait();
+  std::atomic<int> count{0};
+  EXPECT_THROW(parallel_for(3,
+                            [&](Index i) {
+                              if (i == 1) throw std::runtime_error("1");
+                              count++;
+                            }),
+               std::runtime_error);
+  parallel_for(5, [&](Index) { count++; });
+  ended.set_value();
+  first.join();
+  EXPECT_EQ(count.load(), 6);
+  parallel_for(4, [&](Index) { count++; });
+  EXPECT_EQ(count.load(), 10);
+  set_threads(available_cores());
 }
 
 TEST(Threads, RangesCoverWithoutOverlap) {

@@ -11,6 +11,7 @@
 #include "model/latent_cache.h"
 #include "model/weight_bytes.h"
 #include "ops/isa.h"
+#include "parallel/mpi.h"
 
 namespace minke {
 namespace {
@@ -29,18 +30,19 @@ void info_cpu(bool as_json) {
   for (Isa isa : available_isas())
     available += fmt::format("{}{}", available.empty() ? "" : " ", name_of(isa));
   if (as_json) {
-    const Json j = {{"model", f.model},
-                    {"cores", available_cores()},
-                    {"avx2", f.avx2},
-                    {"avx512", f.avx512},
-                    {"avx512_bf16", f.avx512_bf16},
-                    {"avx512_vnni", f.avx512_vnni},
-                    {"amx", f.amx},
-                    {"l1d_bytes", f.l1d_bytes},
-                    {"l2_bytes", f.l2_bytes},
-                    {"l3_bytes", f.l3_bytes},
-                    {"available", available},
-                    {"chosen", name_of(chosen_isa())}};
+    Json j = {{"model", f.model},
+              {"cores", available_cores()},
+              {"avx2", f.avx2},
+              {"avx512", f.avx512},
+              {"avx512_bf16", f.avx512_bf16},
+              {"avx512_vnni", f.avx512_vnni},
+              {"amx", f.amx},
+              {"l1d_bytes", f.l1d_bytes},
+              {"l2_bytes", f.l2_bytes},
+              {"l3_bytes", f.l3_bytes},
+              {"available", available},
+              {"chosen", name_of(chosen_isa())}};
+    j["mpi"] = mpi_version();
     fmt::print("{}\n", j.dump(2));
     return;
   }
@@ -58,6 +60,8 @@ void info_cpu(bool as_json) {
              yes(f.avx512), yes(f.avx512_bf16), yes(f.avx512_vnni), yes(f.amx));
   fmt::print("can run       {}\n", available);
   fmt::print("chosen        {} (--isa forces another)\n", name_of(chosen_isa()));
+  const std::string mpi = mpi_version();
+  fmt::print("MPI           {}\n", mpi.empty() ? "not built in: one process" : mpi);
 }
 
 void info_model(const std::string& directory, bool as_json) {
