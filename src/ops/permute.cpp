@@ -50,6 +50,17 @@ void gather(View2<const Real> x, const ExpertOrder& order, View2<Real> rows) {
   });
 }
 
+// add(weight, row, y[t]) for every row of every sum.
+template <class Real, class F>
+void sum_listed(const RowSums<Real>& sums, View2<Real> y, F&& add) {
+  MINKE_ASSERT(static_cast<Index>(sums.first.size()) == y.extent(0) + 1);
+  each_row(y, [&](Index t, Real* sum) {
+    const auto end = static_cast<std::size_t>(sums.first[static_cast<std::size_t>(t) + 1]);
+    for (auto j = static_cast<std::size_t>(sums.first[static_cast<std::size_t>(t)]); j < end; ++j)
+      add(sums.weight.empty() ? Real{1} : sums.weight[j], Index{sums.row[j]}, sum);
+  });
+}
+
 template <class Real>
 void add_rows(View2<const Real> a, View2<const Real> b, View2<Real> y) {
   const Index D = a.extent(1);
@@ -150,6 +161,22 @@ void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> 
 }
 void gather_tokens(View2<const double> x, const ExpertOrder& order, View2<double> rows) {
   gather(x, order, rows);
+}
+void gather_tokens(View2<const BF16> x, const ExpertOrder& order, View2<BF16> rows) {
+  gather(x, order, rows);
+}
+
+void sum_rows(View2<const float> rows, const RowSums<float>& sums, View2<float> y) {
+  const Index D = y.extent(1);
+  const auto& kernels = elementwise();
+  sum_listed(sums, y, [&](float weight, Index r, float* sum) {
+    kernels.add_scaled(weight, rows[r].data(), sum, D);
+  });
+}
+void sum_rows(View2<const double> rows, const RowSums<double>& sums, View2<double> y) {
+  sum_listed(sums, y, [&](double weight, Index r, double* sum) {
+    for (Index d = 0; d < y.extent(1); ++d) sum[d] += weight * rows(r, d);
+  });
 }
 
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
