@@ -14,9 +14,11 @@ namespace {
 
 constexpr Index kRowGrain = 32;
 
-Index choices_per_token(const char* operation, const ExpertOrder& order, Index n_tokens) {
+// `without_tokens` where there are none.
+Index choices_per_token(const char* operation, const ExpertOrder& order, Index n_tokens,
+                        Index without_tokens = 0) {
   const Index rows = static_cast<Index>(order.row.size());
-  if (n_tokens == 0) return 0;
+  if (n_tokens == 0) return without_tokens;
   if (rows % n_tokens != 0)
     throw ShapeError(fmt::format("{}: {} rows were sorted, not a multiple of {} tokens", operation,
                                  rows, n_tokens));
@@ -142,10 +144,10 @@ void gather_tokens_backward(View2<const T> drows, const ExpertOrder& order, View
     }
 }
 
-#define MINKE_INSTANTIATE(T)                                                                     \
-  template void combine_experts(View2<const T>, const ExpertOrder&, View2<const T>, View2<T>);   \
-  template void combine_experts_backward(View2<const T>, View2<const T>, const ExpertOrder&,     \
-                                         View2<const T>, View2<T>, View2<T>);                    \
+#define MINKE_INSTANTIATE(T)                                                                   \
+  template void combine_experts(View2<const T>, const ExpertOrder&, View2<const T>, View2<T>); \
+  template void combine_experts_backward(View2<const T>, View2<const T>, const ExpertOrder&,   \
+                                         View2<const T>, View2<T>, View2<T>);                  \
   template void gather_tokens_backward(View2<const T>, const ExpertOrder&, View2<T>);
 MINKE_INSTANTIATE(float)
 MINKE_INSTANTIATE(double)
@@ -181,7 +183,8 @@ void sum_rows(View2<const double> rows, const RowSums<double>& sums, View2<doubl
 
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
                      View2<float> y) {
-  const Index T = y.extent(0), D = y.extent(1), K = choices_per_token("combine_experts", order, T);
+  const Index T = y.extent(0), D = y.extent(1);
+  const Index K = choices_per_token("combine_experts", order, T, weights.extent(1));
   check_extents("combine_experts", "rows", rows, {T * K, D});
   check_extents("combine_experts", "weights", weights, {T, K});
   const auto& kernels = elementwise();
@@ -196,7 +199,7 @@ void combine_experts_backward(View2<const float> dy, View2<const float> rows,
                               const ExpertOrder& order, View2<const float> weights,
                               View2<float> drows, View2<float> dweights) {
   const Index T = dy.extent(0), D = dy.extent(1);
-  const Index K = choices_per_token("combine_experts_backward", order, T);
+  const Index K = choices_per_token("combine_experts_backward", order, T, weights.extent(1));
   check_extents("combine_experts_backward", "rows", rows, {T * K, D});
   check_extents("combine_experts_backward", "weights", weights, {T, K});
   check_extents("combine_experts_backward", "drows", drows, {T * K, D});
