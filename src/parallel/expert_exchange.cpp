@@ -177,7 +177,6 @@ void ExpertExchange::begin_home(View2<const Real> rows, const Tensor* weights) {
 }
 
 // [choices of the tokens of this rank, D], in the order of hops_.front().returned_choices().
-template <class Real>
 Tensor ExpertExchange::choices_home(Moving last_hop, LinkBytes& bytes) {
   Tensor rows = TokenHop::finish(std::move(last_hop));
   for (std::size_t i = hops_.size() - 1; i-- > 0;)
@@ -209,7 +208,7 @@ void ExpertExchange::combine_rows(View2<const Real> rows, View2<const Real> weig
     add_sums_home<Real>(std::move(*moving_home_), y);
   } else {
     begin_home(rows, nullptr);
-    const Tensor returned = choices_home<Real>(std::move(*moving_home_), traffic().combine);
+    const Tensor returned = choices_home(std::move(*moving_home_), traffic().combine);
     combine_experts(returned.v2<Real>(), hops_.front().returned_choices(), weights, y);
   }
   moving_home_.reset();
@@ -230,7 +229,7 @@ Tensor ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const R
   combine_experts_backward(dy_rows.v2<Real>(), rows, order_of(std::move(each)), of_rows.v2<Real>(),
                            drows.v2<Real>(), dof_rows.v2<Real>());
   Moving home = hops_.back().start_choices_back(gathered(dof_rows, by_token_), traffic().routing);
-  const Tensor returned = choices_home<Real>(std::move(home), traffic().routing);
+  const Tensor returned = choices_home(std::move(home), traffic().routing);
   const std::vector<std::int32_t>& row = hops_.front().returned_choices().row;
   for (Index t = 0; t < dweights.extent(0); ++t)
     for (Index k = 0; k < per_token_; ++k)
@@ -244,7 +243,7 @@ void ExpertExchange::add_inputs_gradient(View2<const Real> drows, View2<Real> dx
   Moving home = std::move(*moving_home_);
   moving_home_.reset();
   if (group_.form().sums) return add_sums_home<Real>(std::move(home), dx);
-  const Tensor returned = choices_home<Real>(std::move(home), traffic().combine);
+  const Tensor returned = choices_home(std::move(home), traffic().combine);
   gather_tokens_backward(returned.v2<Real>(), hops_.front().returned_choices(), dx);
 }
 

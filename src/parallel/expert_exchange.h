@@ -91,7 +91,6 @@ class ExpertExchange final : public Dispatch {
   Tensor sums_here(View2<const Real> rows, const Tensor* weights) const;
   template <class Real>
   void begin_home(View2<const Real> rows, const Tensor* weights);
-  template <class Real>
   Tensor choices_home(Moving last_hop, LinkBytes& bytes);
   template <class Real>
   void add_sums_home(Moving last_hop, View2<Real> y);
