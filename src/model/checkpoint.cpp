@@ -63,17 +63,29 @@ Stored checked(const TensorStore& store, const ParameterSpec& spec) {
                                       : Stored::Real;
 }
 
-// Tensors that the model does not read and that are not the known repetitions get one warning. The
-// modules beyond the first `n_mtp` were not wanted.
-void report_unread(const TensorStore& store, const std::set<std::string>& read,
-                   const ModelConfig& announced, Index n_mtp) {
+// The names of the whole model, whoever holds its experts.
+std::set<std::string> published_names(ModelConfig config) {
+  config.held_experts.reset();
+  std::set<std::string> names;
+  ModelParameters<int> unused;
+  visit_parameters(config, unused,
+                   [&](const ParameterSpec& spec, int&) { names.insert(spec.name); });
+  return names;
+}
+
+// Tensors that the model does not have and that are not the known repetitions get one warning. The
+// modules beyond those of `config` were not wanted.
+void report_unread(const TensorStore& store, const ModelConfig& announced,
+                   const ModelConfig& config) {
+  const std::set<std::string> known = published_names(config);
+  const Index n_mtp = config.num_nextn_predict_layers;
   std::string first;
   std::size_t n = 0;
   store.for_each([&](const StoredTensor& t) {
     const std::string& name = t.info->name;
-    if (read.contains(name) || name.ends_with("rotary_emb.inv_freq")) return;
-    if (name.ends_with("_scale_inv") && read.contains(name.substr(0, name.size() - 10))) return;
-    if (read.contains(std::string(int4_weight_of(name)))) return;
+    if (known.contains(name) || name.ends_with("rotary_emb.inv_freq")) return;
+    if (name.ends_with("_scale_inv") && known.contains(name.substr(0, name.size() - 10))) return;
+    if (known.contains(std::string(int4_weight_of(name)))) return;
     for (Index k = 0; k < announced.num_nextn_predict_layers; ++k)
       if (name == mtp_prefix(announced, k) + "embed_tokens.weight" ||
           name == mtp_prefix(announced, k) + "shared_head.head.weight" ||
@@ -86,6 +98,17 @@ void report_unread(const TensorStore& store, const std::set<std::string>& read,
         fmt::format("{}: {} tensors are not part of the model that config.json describes "
                     "and are ignored (the first: {})",
                     store.directory().string(), n, first));
+}
+
+// Bytes on disk of what is held; a tensor that is missing is reported when it is asked for.
+std::uint64_t held_bytes(const TensorStore& store, const ModelConfig& config) {
+  if (!config.held_experts) return store.total_bytes();
+  std::uint64_t bytes = 0;
+  ModelParameters<int> unused;
+  visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
+    if (store.contains(spec.name) || store.is_int4(spec.name)) bytes += store.stored_bytes(spec.name);
+  });
+  return bytes;
 }
 
 struct Fp8Matrix {
@@ -198,37 +221,39 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
   Model model;
   model.config = config_as_present(store, announced);
   if (!options.mtp) model.config.num_nextn_predict_layers = 0;
+  model.config.held_experts = options.held_experts;
+  model.config.check(directory.string());
   model.compute = options.compute;
   set_position_constants(model);
 
-  std::set<std::string> read;
   std::uint64_t done = 0;
+  const std::uint64_t total = held_bytes(store, model.config);
   Loader loader(store, model.config, options);
   visit_parameters(model.config, model.weights, [&](const ParameterSpec& spec, Weight& w) {
     loader.load(spec, w);
-    read.insert(spec.name);
     done += store.stored_bytes(spec.name);
-    if (options.progress) options.progress(done, store.total_bytes());
+    if (options.progress) options.progress(done, total);
   });
   store.check_intact();
-  report_unread(store, read, announced, model.config.num_nextn_predict_layers);
+  report_unread(store, announced, model.config);
   return model;
 }
 
-ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config) {
+ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config,
+                                     std::optional<ExpertRange> held_experts) {
   const TensorStore store = TensorStore::open(directory);
   const ModelConfig announced = ModelConfig::load(directory);
   config = config_as_present(store, announced);
+  config.held_experts = held_experts;
+  config.check(directory.string());
   ModelParameters<Tensor> masters;
-  std::set<std::string> read;
   visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
     checked(store, spec);
     t = store.read_f32(spec.name);
     store.drop(spec.name);
-    read.insert(spec.name);
   });
   store.check_intact();
-  report_unread(store, read, announced, config.num_nextn_predict_layers);
+  report_unread(store, announced, config);
   return masters;
 }
 
@@ -264,6 +289,7 @@ void write_tensor(const SavedTensor& saved, ShardedWriter& writer) {
 
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies) {
+  MINKE_ASSERT(!config.held_experts);
   std::map<std::string, SavedTensor> sources;
   std::vector<TensorDecl> order;
   const DType wanted = dtype == SaveDType::F32 ? DType::F32 : DType::BF16;

@@ -15,6 +15,8 @@ struct LoadOptions {
   bool expanded = true;  // and whole for the expanded form
   bool mtp = true;       // load MTP modules that are there
   bool allow_symlinks = false;
+  // Routed experts to read (ModelConfig::held_experts); none: all.
+  std::optional<ExpertRange> held_experts = {};
   // Called while loading with bytes done and bytes in all.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
@@ -25,15 +27,17 @@ struct LoadOptions {
 // the file.
 Model load_model(const std::filesystem::path& directory, const LoadOptions& options);
 
-// Weights as FP32 masters, for training. `config` is what load gave (MTP as present).
-ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config);
+// Weights as FP32 masters, for training. `config` is what load gave (MTP as present). Of the routed
+// experts only `held_experts` are read, when given.
+ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config,
+                                     std::optional<ExpertRange> held_experts = {});
 
 // Fp8: linears as published, E4M3 in 128x128 blocks with weight_scale_inv, quantised from the
 // masters; the rest BF16.
 enum class SaveDType : std::uint8_t { Bf16, F32, Fp8 };
 // Writes config.json and model*.safetensors into an existing directory (an AtomicDirectory's path).
 // Biases stay FP32. MTP modules carry copies of the shared embedding and head as published when
-// `shared_copies` is set.
+// `shared_copies` is set. All experts must be held.
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies = false);
 

@@ -354,6 +354,10 @@ void ModelConfig::check(const std::string& where) const {
                          num_experts_per_tok, topk_group,
                          topk_group * (n_routed_experts / n_group)));
   }
+  if (held_experts && (held_experts->first < 0 || held_experts->size() < 1 ||
+                       held_experts->last > n_routed_experts))
+    refuse(fmt::format("routed experts {} to {} cannot be held; n_routed_experts is {}",
+                       held_experts->first, held_experts->last - 1, n_routed_experts));
   if (first_k_dense_replace > num_hidden_layers)
     refuse(fmt::format("first_k_dense_replace is {} but num_hidden_layers is {}",
                        first_k_dense_replace, num_hidden_layers));

@@ -26,6 +26,13 @@ struct Int4Quantization {  // compressed-tensors, "pack-quantized"
   Index group = 32;
 };
 
+struct ExpertRange {  // [first, last) of the routed experts of a layer
+  Index first = 0, last = 0;
+  Index size() const { return last - first; }
+  bool holds(Index expert) const { return first <= expert && expert < last; }
+  bool operator==(const ExpertRange&) const = default;
+};
+
 struct ModelConfig {
   Index vocab_size = 0;
   Index hidden_size = 0;               // D
@@ -58,6 +65,9 @@ struct ModelConfig {
   std::string torch_dtype = "bfloat16";
   std::optional<Fp8Quantization> quantization;
   std::optional<Int4Quantization> int4;  // at most one of the two
+  // No key of the file: the routed experts that are held here when ranks share those of a layer;
+  // none: all. Every walk over the parameters meets these alone, with their published names.
+  std::optional<ExpertRange> held_experts;
 
   // ConfigError (or IoError, FormatError) naming the file and the key.
   static ModelConfig load(const std::filesystem::path& directory);
@@ -73,6 +83,9 @@ struct ModelConfig {
     return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
   }
   Index qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
+  ExpertRange local_experts() const {
+    return held_experts.value_or(ExpertRange{0, n_routed_experts});
+  }
   Index shared_width() const { return n_shared_experts * moe_intermediate_size; }
   Index cache_row() const { return kv_lora_rank + qk_rope_head_dim; }  // elements a token and layer
   double softmax_scale() const;

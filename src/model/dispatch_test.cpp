@@ -45,6 +45,12 @@ TEST(LocalDispatch, NoTokensAtAll) {
   LocalDispatch dispatch;
   dispatch.plan(indices.view<std::int32_t, 2>(), 4);
   EXPECT_EQ(dispatch.offsets().back(), 0);
+  const Tensor none = Tensor::zeros({0, 4});
+  Tensor weights = Tensor::zeros({0, 2}), y = Tensor::zeros({0, 4});
+  const Tensor rows = dispatch.send(none.v2());
+  EXPECT_NO_THROW(dispatch.combine(rows.v2(), weights.v2(), y.v2()));
+  EXPECT_NO_THROW(dispatch.combine_backward(none.v2(), rows.v2(), weights.v2(), weights.v2()));
+  EXPECT_NO_THROW(dispatch.send_backward(rows.v2(), y.v2()));
 }
 
 }  // namespace

@@ -22,15 +22,36 @@ void gradient_grouped(const ModelOf<Real>& model, MoeGradients& dw, Tensor FfnGr
                       const TokenOperand& dy, const TokenOperand& x,
                       std::span<const Index> offsets) {
   std::vector<View2<Real>> all;
-  all.reserve(dw.experts.size());
-  for (FfnGradients& e : dw.experts) all.push_back((e.*part).v2<Real>());
+  all.reserve(offsets.size());
+  for (FfnGradients& e : dw.experts) {
+    Tensor& dmatrix = e.*part;
+    if (dmatrix.rank() == 2)
+      all.push_back(dmatrix.v2<Real>());
+    else
+      for (Index s = 0; s < dmatrix.extent(0); ++s) all.push_back(dmatrix.v3<Real>()[s]);
+  }
+  MINKE_ASSERT(all.size() + 1 == offsets.size());
   weight_gradient_grouped<Real>(model, dy, x, offsets, all);
+}
+
+template <class Real>
+void begin_send(Dispatch& dispatch, const Operand& x) {
+  if (x.fp8)
+    dispatch.begin_send(x.fp8->view());
+  else
+    dispatch.begin_send(x.values->v2<Real>());
 }
 
 template <class Real>
 Operand sent(Dispatch& dispatch, const Operand& x) {
   if (x.fp8) return {nullptr, std::make_shared<const Fp8Rows>(dispatch.send(x.fp8->view()))};
   return {share(dispatch.send(x.values->v2<Real>())), nullptr};
+}
+
+template <class Real>
+Operand sent_again(Dispatch& dispatch, const Operand& x) {
+  if (x.fp8) return {nullptr, std::make_shared<const Fp8Rows>(dispatch.send_again(x.fp8->view()))};
+  return {share(dispatch.send_again(x.values->v2<Real>())), nullptr};
 }
 
 }  // namespace
@@ -92,6 +113,10 @@ void experts_backward_weight(const ModelOf<Real>& model, ExpertsWeightWork k,
                    offsets);
 }
 
+bool is_by_source(const MoeGradients& dw) {
+  return dw.experts.front().gate_proj.rank() == 3;
+}
+
 template <class Real>
 MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, SharedTensor x,
                      View2<Real> y, std::span<std::int64_t> load, Fp8LayerCounts* counts) {
@@ -101,12 +126,14 @@ MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, Sh
   const auto indices = std::as_const(s.gate.indices).view<std::int32_t, 2>();
   if (!load.empty()) count_loads(indices, load);
   s.x = operand(model, std::move(x), inputs_of(counts));
+  s.dispatch = model.make_dispatch ? model.make_dispatch() : std::make_unique<LocalDispatch>();
+  s.dispatch->plan(indices, c.n_routed_experts);
+  MINKE_ASSERT(s.dispatch->offsets().size() == w.experts.size() + 1);
+  begin_send<Real>(*s.dispatch, s.x);
   if (c.n_shared_experts > 0)
     s.shared = ffn_forward(model, w.shared_experts, s.x, y, Write::Overwrite, counts);
   else
     fill(y, 0);
-  s.dispatch = std::make_unique<LocalDispatch>();
-  s.dispatch->plan(indices, c.n_routed_experts);
   const Operand rows = sent<Real>(*s.dispatch, s.x);
   Tensor out = Tensor::uninitialized<Real>({s.dispatch->offsets().back(), c.hidden_size});
   s.experts = experts_forward(model, w, s.dispatch->offsets(), rows, out.v2<Real>(), counts);
@@ -129,12 +156,13 @@ MoeWeightWork moe_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<
     drows_out = s.dispatch->combine_backward(dy->v2<Real>(), out.v2<Real>(),
                                              s.gate.weights.v2<Real>(), dweights.v2<Real>());
   }
-  Operand rows = sent<Real>(*s.dispatch, s.x);
+  Operand rows = sent_again<Real>(*s.dispatch, s.x);
   s.x = {};
   Tensor drows = Tensor::uninitialized<Real>(drows_out.shape());
   work.experts =
       experts_backward_input(model, w, s.dispatch->offsets(), std::move(rows), std::move(drows_out),
                              std::move(s.experts), drows.v2<Real>(), counts);
+  s.dispatch->begin_send_backward(std::as_const(drows).v2<Real>());
   if (c.n_shared_experts > 0)
     work.shared = ffn_backward_input(model, w.shared_experts, std::move(dy), std::move(s.shared),
                                      dx, Write::Overwrite, counts);
@@ -148,7 +176,8 @@ MoeWeightWork moe_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<
 
 template <class Real>
 void moe_backward_weight(const ModelOf<Real>& model, MoeWeightWork k, MoeGradients& dw) {
-  experts_backward_weight(model, std::move(k.experts), k.dispatch->offsets(), dw);
+  experts_backward_weight(model, std::move(k.experts),
+                          is_by_source(dw) ? k.dispatch->segments() : k.dispatch->offsets(), dw);
   if (model.config.n_shared_experts > 0)
     ffn_backward_weight(model, std::move(k.shared), dw.shared_experts);
   gate_backward_weight<Real>(std::move(k.gate), dw);

@@ -34,6 +34,10 @@ template <class Real>
 void experts_backward_weight(const ModelOf<Real>& model, ExpertsWeightWork work,
                              std::span<const Index> offsets, MoeGradients& dw);
 
+// Whether dw has [S, N, K] for a matrix of an expert (zero_gradients_by_source), and `offsets` must
+// be the segments of S sources.
+bool is_by_source(const MoeGradients& dw);
+
 struct MoeSaved {
   GateSaved gate;  // x [T, D] in full precision
   Operand x;       // [T, D], which experts read: gate.x itself, or its codes

@@ -12,12 +12,27 @@ namespace {
 
 struct Nothing {};
 
+bool is_routed_expert(const ParameterSpec& spec) {
+  return spec.name.find(".mlp.experts.") != std::string::npos;
+}
+
 }  // namespace
 
 ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype) {
   ModelParameters<Tensor> p;
   visit_parameters(c, p,
                    [&](const ParameterSpec& spec, Tensor& t) { t = Tensor(dtype, spec.shape); });
+  return p;
+}
+
+ModelParameters<Tensor> zero_gradients_by_source(const ModelConfig& c, Index n_sources,
+                                                 DType dtype) {
+  ModelParameters<Tensor> p;
+  visit_parameters(c, p, [&](const ParameterSpec& spec, Tensor& t) {
+    Shape shape = spec.shape;
+    if (is_routed_expert(spec)) shape.insert(shape.begin(), n_sources);
+    t = Tensor(dtype, std::move(shape));
+  });
   return p;
 }
 
@@ -53,7 +68,7 @@ ModelParameters<Tensor> initial_parameters(const ModelConfig& c, std::uint64_t s
 ParameterCount count_parameters(const ModelConfig& c) {
   ParameterCount n;
   ModelParameters<Nothing> p;
-  Index expert = 0;  // parameters of all routed experts of the main model
+  Index expert = 0;  // parameters of the routed experts of the main model
   std::vector<std::string> mtp_prefixes;
   for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
     mtp_prefixes.push_back(fmt::format("model.layers.{}.", c.num_hidden_layers + k));
@@ -68,14 +83,14 @@ ParameterCount count_parameters(const ModelConfig& c) {
     if (spec.role == Role::Head) n.head += size;
     if (is_mtp(spec.name)) {
       n.mtp += size;
-    } else if (spec.name.find(".experts.") != std::string::npos) {
+    } else if (is_routed_expert(spec)) {
       expert += size;
     }
   });
   n.main = n.total - n.mtp;
   n.active = n.main - n.embedding;
   if (c.n_routed_experts > 0)
-    n.active -= expert / c.n_routed_experts * (c.n_routed_experts - c.num_experts_per_tok);
+    n.active -= expert * (c.n_routed_experts - c.num_experts_per_tok) / c.n_routed_experts;
   return n;
 }
 

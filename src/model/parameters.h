@@ -51,7 +51,7 @@ template <class Leaf>
 struct MoeParameters {
   Leaf gate;                     // [E, D]
   Leaf e_score_correction_bias;  // [E]
-  std::vector<FfnParameters<Leaf>> experts;
+  std::vector<FfnParameters<Leaf>> experts;  // those held here, in order
   FfnParameters<Leaf> shared_experts;
 };
 
@@ -117,13 +117,14 @@ void visit_mla(const ModelConfig& c, const std::string& prefix, MlaParameters<Le
 template <class Leaf, class F>
 void visit_moe(const ModelConfig& c, const std::string& prefix, MoeParameters<Leaf>& p, F& f) {
   const Index D = c.hidden_size, E = c.n_routed_experts;
+  const ExpertRange held = c.local_experts();
   f(ParameterSpec{prefix + "gate.weight", {E, D}, Role::Router}, p.gate);
   f(ParameterSpec{prefix + "gate.e_score_correction_bias", {E}, Role::Bias},
     p.e_score_correction_bias);
-  p.experts.resize(static_cast<std::size_t>(E));
-  for (Index e = 0; e < E; ++e)
+  p.experts.resize(static_cast<std::size_t>(held.size()));
+  for (Index e = held.first; e < held.last; ++e)
     visit_ffn(fmt::format("{}experts.{}.", prefix, e), D, c.moe_intermediate_size,
-              p.experts[static_cast<std::size_t>(e)], f);
+              p.experts[static_cast<std::size_t>(e - held.first)], f);
   if (c.n_shared_experts > 0)
     visit_ffn(prefix + "shared_experts.", D, c.shared_width(), p.shared_experts, f);
 }
@@ -188,6 +189,11 @@ std::vector<NamedParameter<Leaf>> list_parameters(const ModelConfig& c, ModelPar
 // Zeros in every shape (gradients), biases included.
 ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype = DType::F32);
 
+// The same, with the gradients of routed experts apart for each rank that sends tokens: [S, N, K]
+// instead of [N, K]. Ranks that share experts then sum those of micro-batches in any order.
+ModelParameters<Tensor> zero_gradients_by_source(const ModelConfig& c, Index n_sources,
+                                                 DType dtype = DType::F32);
+
 // FP32 parameters in double.
 ModelParameters<Tensor> widened(const ModelConfig& c, ModelParameters<Tensor>& p);
 
@@ -195,6 +201,8 @@ ModelParameters<Tensor> widened(const ModelConfig& c, ModelParameters<Tensor>& p
 // deviation (one stream a tensor, from seed and name), norms 1, biases 0.
 ModelParameters<Tensor> initial_parameters(const ModelConfig& c, std::uint64_t seed);
 
+// Of what is held: the experts that others have are not counted, and `active` takes of the held
+// ones the share that a token chooses.
 struct ParameterCount {
   Index total = 0;   // main model and MTP modules
   Index main = 0;    // without MTP modules

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/dispatch.h"
 #include "model/parameters.h"
 #include "ops/linear.h"
 
@@ -102,6 +103,7 @@ struct ModelOf {
   std::optional<ScaleForm> fp8;        // FP8 training: the scales of linears
   std::vector<Fp8Counts> fp8_weights;  // of the linears of each layer, MTP modules after the
                                        // others; empty without statistics
+  DispatchFactory make_dispatch = {};  // to experts on several ranks; none: all are here
   std::optional<DType> cache_dtype = {};  // of latent caches (ops/latent_rows.h); none: by compute
   Precision precision() const {
     return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;

@@ -14,9 +14,11 @@ namespace {
 
 constexpr Index kRowGrain = 32;
 
-Index choices_per_token(const char* operation, const ExpertOrder& order, Index n_tokens) {
+// `without_tokens` where there are none.
+Index choices_per_token(const char* operation, const ExpertOrder& order, Index n_tokens,
+                        Index without_tokens = 0) {
   const Index rows = static_cast<Index>(order.row.size());
-  if (n_tokens == 0) return 0;
+  if (n_tokens == 0) return without_tokens;
   if (rows % n_tokens != 0)
     throw ShapeError(fmt::format("{}: {} rows were sorted, not a multiple of {} tokens", operation,
                                  rows, n_tokens));
@@ -47,6 +49,17 @@ void gather(View2<const Real> x, const ExpertOrder& order, View2<Real> rows) {
   each_row(rows, [&](Index r, Real* row) {
     const Index token = order.token[static_cast<std::size_t>(r)];
     std::memcpy(row, x.data() + token * x.stride(0), static_cast<std::size_t>(D) * sizeof(Real));
+  });
+}
+
+// add(weight, row, y[t]) for every row of every sum.
+template <class Real, class F>
+void sum_listed(const RowSums<Real>& sums, View2<Real> y, F&& add) {
+  MINKE_ASSERT(static_cast<Index>(sums.first.size()) == y.extent(0) + 1);
+  each_row(y, [&](Index t, Real* sum) {
+    const auto end = static_cast<std::size_t>(sums.first[static_cast<std::size_t>(t) + 1]);
+    for (auto j = static_cast<std::size_t>(sums.first[static_cast<std::size_t>(t)]); j < end; ++j)
+      add(sums.weight.empty() ? Real{1} : sums.weight[j], Index{sums.row[j]}, sum);
   });
 }
 
@@ -131,10 +144,10 @@ void gather_tokens_backward(View2<const T> drows, const ExpertOrder& order, View
     }
 }
 
-#define MINKE_INSTANTIATE(T)                                                                     \
-  template void combine_experts(View2<const T>, const ExpertOrder&, View2<const T>, View2<T>);   \
-  template void combine_experts_backward(View2<const T>, View2<const T>, const ExpertOrder&,     \
-                                         View2<const T>, View2<T>, View2<T>);                    \
+#define MINKE_INSTANTIATE(T)                                                                   \
+  template void combine_experts(View2<const T>, const ExpertOrder&, View2<const T>, View2<T>); \
+  template void combine_experts_backward(View2<const T>, View2<const T>, const ExpertOrder&,   \
+                                         View2<const T>, View2<T>, View2<T>);                  \
   template void gather_tokens_backward(View2<const T>, const ExpertOrder&, View2<T>);
 MINKE_INSTANTIATE(float)
 MINKE_INSTANTIATE(double)
@@ -151,10 +164,27 @@ void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> 
 void gather_tokens(View2<const double> x, const ExpertOrder& order, View2<double> rows) {
   gather(x, order, rows);
 }
+void gather_tokens(View2<const BF16> x, const ExpertOrder& order, View2<BF16> rows) {
+  gather(x, order, rows);
+}
+
+void sum_rows(View2<const float> rows, const RowSums<float>& sums, View2<float> y) {
+  const Index D = y.extent(1);
+  const auto& kernels = elementwise();
+  sum_listed(sums, y, [&](float weight, Index r, float* sum) {
+    kernels.add_scaled(weight, rows[r].data(), sum, D);
+  });
+}
+void sum_rows(View2<const double> rows, const RowSums<double>& sums, View2<double> y) {
+  sum_listed(sums, y, [&](double weight, Index r, double* sum) {
+    for (Index d = 0; d < y.extent(1); ++d) sum[d] += weight * rows(r, d);
+  });
+}
 
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,
                      View2<float> y) {
-  const Index T = y.extent(0), D = y.extent(1), K = choices_per_token("combine_experts", order, T);
+  const Index T = y.extent(0), D = y.extent(1);
+  const Index K = choices_per_token("combine_experts", order, T, weights.extent(1));
   check_extents("combine_experts", "rows", rows, {T * K, D});
   check_extents("combine_experts", "weights", weights, {T, K});
   const auto& kernels = elementwise();
@@ -169,7 +199,7 @@ void combine_experts_backward(View2<const float> dy, View2<const float> rows,
                               const ExpertOrder& order, View2<const float> weights,
                               View2<float> drows, View2<float> dweights) {
   const Index T = dy.extent(0), D = dy.extent(1);
-  const Index K = choices_per_token("combine_experts_backward", order, T);
+  const Index K = choices_per_token("combine_experts_backward", order, T, weights.extent(1));
   check_extents("combine_experts_backward", "rows", rows, {T * K, D});
   check_extents("combine_experts_backward", "weights", weights, {T, K});
   check_extents("combine_experts_backward", "drows", drows, {T * K, D});

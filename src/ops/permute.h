@@ -22,6 +22,18 @@ ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts);
 // x [T, D] -> rows [T * K, D]: rows[r] = x[order.token[r]].
 void gather_tokens(View2<const float> x, const ExpertOrder& order, View2<float> rows);
 void gather_tokens(View2<const E4M3> x, const ExpertOrder& order, View2<E4M3> rows);
+void gather_tokens(View2<const BF16> x, const ExpertOrder& order, View2<BF16> rows);
+
+// Sums of any number of rows, in the order listed: y[t] += sum_j weight[j] rows[row[j]] for j in
+// [first[t], first[t + 1]).
+template <class Real>
+struct RowSums {
+  std::vector<Index> first;       // [T + 1]
+  std::vector<std::int32_t> row;  // [first.back()]
+  std::vector<Real> weight;       // likewise; empty: 1
+};
+void sum_rows(View2<const float> rows, const RowSums<float>& sums, View2<float> y);
+void sum_rows(View2<const double> rows, const RowSums<double>& sums, View2<double> y);
 
 // y[t] += sum_k weights[t, k] rows[row(t, k)], k rising.
 void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<const float> weights,

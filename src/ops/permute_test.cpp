@@ -39,6 +39,35 @@ TEST(Permute, EveryChoiceHasItsRowAndTokensRise) {
   }
 }
 
+// Sums of none, one and several rows, with and without weights.
+template <class Real>
+void check_sums_of_listed_rows() {
+  Tensor rows = Tensor::zeros<Real>({4, 19});
+  for (Index r = 0; r < 4; ++r)
+    for (Index d = 0; d < 19; ++d) rows.v2<Real>()(r, d) = static_cast<Real>((r + 1) * (d + 1));
+  RowSums<Real> sums{{0, 2, 2, 3}, {3, 0, 1}, {}};
+  for (const bool weighted : {false, true}) {
+    if (weighted) sums.weight = {2, 1, -3};
+    const Real factor[] = {static_cast<Real>(weighted ? 2 * 4 + 1 : 4 + 1), 0,
+                           static_cast<Real>(weighted ? -3 * 2 : 2)};
+    Tensor y = Tensor::zeros<Real>({3, 19});
+    for (Index t = 0; t < 3; ++t) y.v2<Real>()(t, 0) = 7;
+    sum_rows(std::as_const(rows).v2<Real>(), sums, y.v2<Real>());
+    for (Index t = 0; t < 3; ++t)
+      for (Index d = 0; d < 19; ++d)
+        EXPECT_EQ(y.v2<Real>()(t, d), (d == 0 ? 7 : 0) + factor[t] * static_cast<Real>(d + 1));
+  }
+}
+
+TEST(Permute, ListedRowsAreSummed) {
+  for (Isa isa : available_isas()) {
+    choose_isa(isa);
+    check_sums_of_listed_rows<float>();
+    check_sums_of_listed_rows<double>();
+  }
+  choose_isa(available_isas().back());
+}
+
 TEST(Permute, UnknownExpertsAreRefused) {
   const auto indices = choices(4, 2, 8);
   EXPECT_THROW(sort_by_expert(indices.view(), 3), ShapeError);

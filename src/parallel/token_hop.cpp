@@ -1,0 +1,169 @@
+#include "parallel/token_hop.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace minke {
+namespace {
+
+std::size_t at(Index i) {
+  return static_cast<std::size_t>(i);
+}
+
+Index sum(const std::vector<Index>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), Index{0});
+}
+
+std::span<std::byte> bytes_of(Tensor& t) {
+  return {static_cast<std::byte*>(t.raw()), t.bytes()};
+}
+
+// Choices as rows of integers: K experts, then the source.
+Tensor packed(const TokenChoices& tokens, const ExpertOrder& order) {
+  const Index n = static_cast<Index>(order.token.size()), K = tokens.per_token;
+  Tensor rows = Tensor::uninitialized(DType::I32, {n, K + 1});
+  const View2<std::int32_t> to = rows.view<std::int32_t, 2>();
+  for (Index i = 0; i < n; ++i) {
+    const Index t = order.token[at(i)];
+    for (Index k = 0; k < K; ++k) to(i, k) = tokens.experts[at(t * K + k)];
+    to(i, K) = tokens.sources[at(t)];
+  }
+  return rows;
+}
+
+TokenChoices unpacked(const Tensor& rows) {
+  const View2<const std::int32_t> from = rows.view<std::int32_t, 2>();
+  TokenChoices tokens;
+  tokens.n_tokens = from.extent(0);
+  tokens.per_token = from.extent(1) - 1;
+  tokens.experts.reserve(at(tokens.n_tokens * tokens.per_token));
+  for (Index i = 0; i < tokens.n_tokens; ++i) {
+    for (Index k = 0; k < tokens.per_token; ++k) tokens.experts.push_back(from(i, k));
+    tokens.sources.push_back(from(i, tokens.per_token));
+  }
+  return tokens;
+}
+
+}  // namespace
+
+HopRoute hop_route(Communicator& ranks, std::vector<int> leads_to) {
+  HopRoute route{&ranks, std::move(leads_to), {}};
+  for (int r = 0; r < ranks.size(); ++r)
+    route.other_node.push_back(ranks.host(r) != ranks.host(ranks.rank()));
+  return route;
+}
+
+// Who goes where, and where in the returning rows each choice will be.
+void TokenHop::sort_outgoing(const TokenChoices& tokens) {
+  const auto n_ranks = static_cast<std::size_t>(route_->ranks->size());
+  const Index K = tokens.per_token;
+  std::vector<std::vector<std::int32_t>> by_rank(n_ranks);
+  std::vector<int> rank_of;  // of every choice that this hop leads to
+  choices_.here.assign(n_ranks, 0);
+  for (Index t = 0; t < tokens.n_tokens; ++t)
+    for (Index k = 0; k < K; ++k) {
+      const int to = route_->leads_to[at(tokens.experts[at(t * K + k)])];
+      if (to < 0) continue;
+      std::vector<std::int32_t>& list = by_rank[at(to)];
+      if (list.empty() || list.back() != t) list.push_back(static_cast<std::int32_t>(t));
+      ++choices_.here[at(to)];
+      rank_of.push_back(to);
+    }
+  n_tokens_ = tokens.n_tokens;
+  outgoing_ = {};
+  tokens_.here.clear();
+  for (const auto& list : by_rank) {
+    outgoing_.token.insert(outgoing_.token.end(), list.begin(), list.end());
+    tokens_.here.push_back(static_cast<Index>(list.size()));
+  }
+  std::vector<Index> next(n_ranks, 0);
+  std::partial_sum(choices_.here.begin(), choices_.here.end() - 1, next.begin() + 1);
+  returned_choices_ = {};
+  for (const int rank : rank_of)
+    returned_choices_.row.push_back(static_cast<std::int32_t>(next[at(rank)]++));
+  returned_choices_.token = returned_choices_.row;
+}
+
+void TokenHop::exchange_counts(LinkBytes& bytes) {
+  const int n = route_->ranks->size();
+  Tensor counts(DType::I64, {n, 1});
+  for (int r = 0; r < n; ++r) counts.view<Index, 2>()(r, 0) = tokens_.here[at(r)];
+  const std::vector<Index> one(at(n), 1);
+  const Tensor arrived = finish(start(std::move(counts), one, one, bytes));
+  tokens_.there.clear();
+  for (int r = 0; r < n; ++r) tokens_.there.push_back(arrived.view<Index, 2>()(r, 0));
+}
+
+TokenChoices TokenHop::plan(const TokenChoices& tokens, LinkBytes& bytes) {
+  sort_outgoing(tokens);
+  exchange_counts(bytes);
+  TokenChoices arrived = unpacked(finish(start_tokens(packed(tokens, outgoing_), bytes)));
+  const int here = route_->ranks->rank();
+  choices_.there.clear();
+  auto expert = arrived.experts.begin();
+  for (const Index n : tokens_.there) {
+    const auto end = expert + n * arrived.per_token;
+    choices_.there.push_back(
+        std::count_if(expert, end, [&](int e) { return route_->leads_to[at(e)] == here; }));
+    expert = end;
+  }
+  return arrived;
+}
+
+template <class Real>
+RowSums<Real> TokenHop::returned_tokens() const {
+  RowSums<Real> sums;
+  sums.first.assign(at(n_tokens_) + 1, 0);
+  for (const std::int32_t t : outgoing_.token) ++sums.first[at(t) + 1];
+  std::partial_sum(sums.first.begin(), sums.first.end(), sums.first.begin());
+  std::vector<Index> next(sums.first.begin(), sums.first.end() - 1);
+  sums.row.resize(outgoing_.token.size());
+  for (std::size_t i = 0; i < outgoing_.token.size(); ++i)
+    sums.row[at(next[at(outgoing_.token[i])]++)] = static_cast<std::int32_t>(i);
+  return sums;
+}
+template RowSums<float> TokenHop::returned_tokens() const;
+template RowSums<double> TokenHop::returned_tokens() const;
+
+TokenHop::Moving TokenHop::start(Tensor rows, const std::vector<Index>& send,
+                                 const std::vector<Index>& receive, LinkBytes& bytes) const {
+  Communicator& ranks = *route_->ranks;
+  const Index D = rows.extent(1);
+  MINKE_ASSERT(rows.extent(0) == sum(send));
+  Moving m;
+  m.arrived = Tensor::uninitialized(rows.dtype(), {sum(receive), D});
+  m.sent = std::move(rows);
+  const std::size_t row_bytes = at(D) * size_of(m.sent.dtype());
+  std::span<std::byte> to = bytes_of(m.sent), from = bytes_of(m.arrived);
+  for (int r = 0; r < ranks.size(); ++r) {
+    const std::span<std::byte> out = to.first(at(send[at(r)]) * row_bytes);
+    const std::span<std::byte> in = from.first(at(receive[at(r)]) * row_bytes);
+    to = to.subspan(out.size());
+    from = from.subspan(in.size());
+    if (r == ranks.rank()) {
+      std::copy(out.begin(), out.end(), in.begin());
+      continue;
+    }
+    if (!in.empty()) m.requests.push_back(ranks.receive(in, r, tag_));
+    if (!out.empty()) m.requests.push_back(ranks.send(out, r, tag_));
+    (route_->other_node[at(r)] ? bytes.between_nodes : bytes.inside_node) += out.size();
+  }
+  return m;
+}
+
+TokenHop::Moving TokenHop::start_tokens(Tensor rows, LinkBytes& bytes) const {
+  return start(std::move(rows), tokens_.here, tokens_.there, bytes);
+}
+TokenHop::Moving TokenHop::start_tokens_back(Tensor rows, LinkBytes& bytes) const {
+  return start(std::move(rows), tokens_.there, tokens_.here, bytes);
+}
+TokenHop::Moving TokenHop::start_choices_back(Tensor rows, LinkBytes& bytes) const {
+  return start(std::move(rows), choices_.there, choices_.here, bytes);
+}
+
+Tensor TokenHop::finish(Moving moving) {
+  wait_all(moving.requests);
+  return std::move(moving.arrived);
+}
+
+}  // namespace minke
