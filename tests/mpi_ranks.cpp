@@ -1,5 +1,5 @@
-// The communicator's tests over MPI, on the ranks that mpirun started; tests/mpi_test.py starts
-// them.
+// The tests of the communicator, of sums and of sharded states over MPI, on the ranks that mpirun
+// started; tests/mpi_test.py starts them.
 //
 //   mpirun -np 4 mpi_ranks [gtest flags]
 //   mpirun -np 4 mpi_ranks --end=abort|exception|kill|stop    rank 1 ends like that, the others
@@ -10,6 +10,8 @@
 #include <cstdio>
 
 #include "parallel/communicator_suite.h"
+#include "parallel/reduction_suite.h"
+#include "parallel/zero1_suite.h"
 
 namespace minke::test {
 namespace {
@@ -32,6 +34,8 @@ struct MpiOfThree {
 };
 using Forms = testing::Types<Mpi, MpiOfThree>;
 INSTANTIATE_TYPED_TEST_SUITE_P(Mpi, CommunicatorSuite, Forms);
+INSTANTIATE_TYPED_TEST_SUITE_P(Mpi, ReductionSuite, Forms);
+INSTANTIATE_TYPED_TEST_SUITE_P(Mpi, Zero1Suite, Forms);
 
 // Between the call and test() this thread does not enter MPI; 8 MiB do not go out at once.
 TEST(Mpi, MessagesMoveWhileTheRankComputes) {

@@ -6,29 +6,17 @@
 #include "base/test_directory.h"
 #include "base/threads.h"
 #include "parallel/communicator_suite.h"
+#include "parallel/thread_forms.h"
 
 namespace minke {
 namespace {
 
 using test::bytes_of;
 
-template <int N, bool Rendezvous, int RanksPerHost = 0>
-struct RanksAsThreads {
-  static void run(FunctionRef<void(Communicator&)> body) {
-    run_ranks(N, body, {.ranks_per_host = RanksPerHost, .rendezvous = Rendezvous});
-  }
-};
 void send_now(Communicator& c, const std::vector<int>& values, int to, int tag) {
   Request request = c.send(bytes_of(values), to, tag);
   wait(request);
 }
-
-struct OneRank {
-  static void run(FunctionRef<void(Communicator&)> body) { body(*one_rank()); }
-};
-
-using Forms = testing::Types<OneRank, RanksAsThreads<1, true>, RanksAsThreads<2, false>,
-                             RanksAsThreads<4, false, 2>, RanksAsThreads<5, true, 2>>;
 
 TEST(RanksAsThreads, HostsHoldAsManyRanksAsAsked) {
   run_ranks(5,
@@ -166,6 +154,8 @@ TEST(RanksAsThreads, EveryRankMayUseThePool) {
 
 }  // namespace
 namespace test {
+using Forms = testing::Types<OneRank, RanksAsThreads<1, true>, RanksAsThreads<2, false>,
+                             RanksAsThreads<4, false, 2>, RanksAsThreads<5, true, 2>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(Threads, CommunicatorSuite, Forms);
 }  // namespace test
 }  // namespace minke

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "model/parameters.h"
+#include "parallel/ema_piece.h"
 
 namespace minke {
 
@@ -31,9 +32,5 @@ void update_ema(const ModelConfig& config, ModelParameters<Tensor>& masters, std
 // The average in FP32: itself, or a copy in `wide` when it is BF16.
 ModelParameters<Tensor>& ema_in_fp32(const ModelConfig& config, Ema& ema,
                                      ModelParameters<Tensor>& wide);
-
-// x as the BF16 below or above it: above where the 16 lowest of `random` bits and the bits of x
-// that BF16 lacks carry into those it has. Exact when BF16 has x. x finite.
-BF16 round_by_chance(float x, std::uint64_t random);
 
 }  // namespace minke

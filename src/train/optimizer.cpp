@@ -8,67 +8,23 @@
 #include <cstring>
 
 #include "base/threads.h"
-#include "ops/adamw.h"
+#include "parallel/optimizer_pieces.h"
 
 namespace minke {
 namespace {
 
-// Tensors are cut into pieces that stay in a core's L2 through the update and the zeroing: weight,
-// gradient and moments of one piece are at most 512 KiB.
-constexpr Index kPiece = 32768;
-
-struct Piece {
-  std::size_t tensor;
-  Index begin, count;
-};
-
 template <class Leaf>
 std::vector<Piece> cut(const std::vector<NamedParameter<Leaf>>& tensors) {
-  std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors[i].spec.role == Role::Bias) continue;
-    const Index n = tensors[i].leaf->size();
-    for (Index begin = 0; begin < n; begin += kPiece)
-      pieces.push_back({i, begin, std::min(kPiece, n - begin)});
-  }
-  return pieces;
+  std::vector<Index> sizes;
+  for (const auto& [spec, leaf] : tensors)
+    sizes.push_back(spec.role == Role::Bias ? 0 : leaf->size());
+  return cut_into_pieces(sizes);
 }
 
-template <class T>
-View1<T> part(Tensor& tensor, const Piece& piece) {
-  const View1<T> all = tensor.rank() == 1
-                           ? tensor.view<T, 1>()
-                           : reshape<1>(tensor.view<T, 2>(), std::array<Index, 1>{tensor.size()});
-  return all.rows(piece.begin, piece.count);
-}
-
-double squares(Tensor& tensor, const Piece& piece) {
-  return tensor.dtype() == DType::F64 ? sum_of_squares(part<double>(tensor, piece))
-                                      : sum_of_squares(part<float>(tensor, piece));
-}
-
-// Gradient, weight and both moments of one tensor.
-struct Updated {
-  Tensor &gradient, &weight, &m, &v;
-};
-
-// The update of one piece; its gradient becomes zero.
-template <class Real, class Moment>
-void update(const AdamW& adamw, const Updated& t, const Piece& piece) {
-  const View1<Real> g = part<Real>(t.gradient, piece);
-  adamw_update(adamw, g, part<Real>(t.weight, piece), part<Moment>(t.m, piece),
-               part<Moment>(t.v, piece));
-  std::memset(g.data(), 0, static_cast<std::size_t>(g.size()) * sizeof(Real));
-}
-
-void update(const AdamW& adamw, const Updated& t, const Piece& piece) {
-  const DType moment = t.m.dtype();
-  if (t.weight.dtype() == DType::F64)
-    return moment == DType::BF16  ? update<double, BF16>(adamw, t, piece)
-           : moment == DType::F32 ? update<double, float>(adamw, t, piece)
-                                  : update<double, double>(adamw, t, piece);
-  return moment == DType::BF16 ? update<float, BF16>(adamw, t, piece)
-                               : update<float, float>(adamw, t, piece);
+void zero(Tensor& tensor, const Piece& piece) {
+  const std::size_t size = size_of(tensor.dtype());
+  std::memset(static_cast<std::byte*>(tensor.raw()) + static_cast<std::size_t>(piece.begin) * size,
+              0, static_cast<std::size_t>(piece.count) * size);
 }
 
 bool matches(const std::string& pattern, const std::string& name) {
@@ -114,7 +70,8 @@ double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradien
   std::vector<double> sums(pieces.size());
   parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    sums[static_cast<std::size_t>(i)] = squares(*tensors[piece.tensor].leaf, piece);
+    sums[static_cast<std::size_t>(i)] =
+        sum_of_squares({tensors[piece.tensor].leaf, piece.begin}, piece.count);
   });
   double sum = 0;
   for (double s : sums) sum += s;
@@ -157,8 +114,13 @@ void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings
   parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     const std::size_t t = piece.tensor;
-    update(*of_tensor[t], {*gradient[t].leaf, *weight[t].leaf, *first[t].leaf, *second[t].leaf},
-           piece);
+    adamw_update(*of_tensor[t],
+                 {.gradient = {gradient[t].leaf, piece.begin},
+                  .weight = {weight[t].leaf, piece.begin},
+                  .m = {first[t].leaf, piece.begin},
+                  .v = {second[t].leaf, piece.begin}},
+                 piece.count);
+    zero(*gradient[t].leaf, piece);
   });
 }
 

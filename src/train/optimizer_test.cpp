@@ -3,12 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "io/tensor_store.h"
 #include "model/checkpoint.h"
 #include "ops/adamw.h"
+#include "parallel/mesh.h"
+#include "parallel/thread_ranks.h"
+#include "parallel/zero1.h"
 
 namespace minke {
 namespace {
@@ -137,6 +141,86 @@ TEST(Optimizer, APatternThatMatchesNothingIsNamed) {
   } catch (const ConfigError& error) {
     EXPECT_NE(std::string(error.what()).find("'*.bias'"), std::string::npos) << error.what();
   }
+}
+
+// The tensors of a rank: those of its share of the routed experts, or all that belong to none.
+struct Held {
+  std::vector<ShardedTensor> tensors;
+  std::vector<Tensor*> gradients;
+};
+Held held_by(const ModelConfig& config, ModelParameters<Tensor>& weights,
+             ModelParameters<Tensor>& gradients, std::optional<IndexRange> experts) {
+  const ModelPieces pieces = pieces_of_model(config);
+  const auto weight = list_parameters(config, weights),
+             gradient = list_parameters(config, gradients);
+  Held held;
+  for (std::size_t i = 0; i < weight.size(); ++i) {
+    const ParameterSpec& spec = weight[i].spec;
+    if (spec.role == Role::Bias) continue;
+    const std::size_t at = spec.name.find(".experts.");
+    if ((at != std::string::npos) != experts.has_value()) continue;
+    if (experts) {
+      const Index expert = std::stoll(spec.name.substr(at + 9));
+      if (expert < experts->begin || expert >= experts->end) continue;
+    }
+    held.tensors.push_back(
+        {spec.name, weight[i].leaf, spec.role != Role::Norm, pieces.first.at(spec.name)});
+    held.gradients.push_back(gradient[i].leaf);
+  }
+  return held;
+}
+
+std::vector<float> values_of(const Held& held) {
+  std::vector<float> values;
+  for (const ShardedTensor& t : held.tensors)
+    values.insert(values.end(), t.weight->flat().data(),
+                  t.weight->flat().data() + t.weight->size());
+  return values;
+}
+
+// One step on meshes of 1 to 6 ranks, experts spread over some of them: norm and weights have the
+// bits of optimizer_step. Only data rank 0 has a gradient, so that nothing depends on sums.
+TEST(Optimizer, ShardedStatesOnThreadsGiveTheBitsOfOneRank) {
+  const ModelConfig config = small_config();
+  ModelParameters<Tensor> masters = initial_parameters(config, 3),
+                          gradients = zero_parameters(config);
+  fill(config, gradients, 0.1);
+  Moments moments = zero_moments(config, MomentType::Bf16);
+  const OptimizerSettings settings{.lr = 0.01, .weight_decay = 0.1, .clip = 1};
+  const double norm = gradient_norm(config, gradients);
+  optimizer_step(config, settings, 1, norm, gradients, moments, masters);
+  const Index n_experts = config.n_routed_experts;
+
+  for (const MeshShape shape : {MeshShape{1, 1, 1}, MeshShape{1, 1, 3}, MeshShape{1, 2, 2}})
+    run_ranks(static_cast<int>(shape.n_ranks()), [&](Communicator& world) {
+      const Mesh mesh(world, shape);
+      const IndexRange experts = share_of(n_experts, shape.expert, mesh.place().expert);
+      ModelParameters<Tensor> weights = initial_parameters(config, 3),
+                              own = zero_parameters(config);
+      fill(config, own, 0.1);
+      const Held dense = held_by(config, weights, own, {}),
+                 routed = held_by(config, weights, own, experts);
+      ShardedOptimizer dense_states(mesh.data_group(), dense.tensors, {}),
+          routed_states(mesh.expert_data_group(), routed.tensors, {});
+      const auto terms = [](const Held& held, bool any) {
+        return std::vector<std::vector<Tensor*>>(any ? 1 : 0, held.gradients);
+      };
+      dense_states.reduce_gradients(terms(dense, mesh.data_rank() == 0));
+      routed_states.reduce_gradients(terms(routed, mesh.place().data == 0));
+      std::vector<PieceSum> sums = dense_states.squares();
+      for (const PieceSum& sum : routed_states.squares()) sums.push_back(sum);
+      EXPECT_EQ(gradient_norm(world, sums, pieces_of_model(config).count), norm);
+      const AdamW adamw{.lr = 0.01,
+                        .weight_decay = 0.1,
+                        .step = 1,
+                        .gradient_scale = std::min(1.0, 1 / (norm + 1e-6))};
+      for (ShardedOptimizer* states : {&dense_states, &routed_states}) {
+        states->update(adamw);
+        states->gather_weights();
+      }
+      EXPECT_EQ(values_of(dense), values_of(held_by(config, masters, own, {})));
+      EXPECT_EQ(values_of(routed), values_of(held_by(config, masters, own, experts)));
+    });
 }
 
 }  // namespace
