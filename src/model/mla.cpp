@@ -30,9 +30,16 @@ View3<Real> one_head(View2<Real> x) {
 
 // What attention does not look across, as offsets of rows.
 std::vector<Index> attention_offsets(SequenceBatch batch) {
-  if (!batch.documents.empty()) return {batch.documents.begin(), batch.documents.end()};
   std::vector<Index> offsets;
-  for (Index b = 0; b <= batch.n_sequences; ++b) offsets.push_back(b * batch.length);
+  for (Index b = 0; b < batch.n_sequences; ++b) {
+    if (batch.starts.empty()) {
+      offsets.push_back(b * batch.length);
+      continue;
+    }
+    for (const Index start : batch.starts[static_cast<std::size_t>(b)])
+      if (start < batch.length) offsets.push_back(b * batch.length + start);
+  }
+  offsets.push_back(batch.rows());
   return offsets;
 }
 

@@ -7,17 +7,22 @@
 //   [k_nope; v] = c_kv W_UKV^T per head
 //   out = softmax(scale [q_nope; RoPE(q_rope)] . [k_nope; k_rope]) v;   y = out W_O^T
 #pragma once
+#include <span>
+#include <vector>
+
 #include "model/operand.h"
 
 namespace minke {
+
+// Of each sequence the positions at which a document begins, ascending from 0: attention does not
+// look across them. Empty: it sees whole sequences.
+using DocumentStarts = std::span<const std::vector<Index>>;
 
 // Sequences of equal length, one after another in the rows of every tensor; positions from 0.
 struct SequenceBatch {
   Index n_sequences;
   Index length;
-  // Where attention is masked between the documents of a sequence: their first rows, the beginnings
-  // of sequences among them, and at the end the number of rows. Empty: it sees whole sequences.
-  std::span<const Index> documents = {};
+  DocumentStarts starts = {};  // those from `length` on do not count
   Index rows() const { return n_sequences * length; }
 };
 

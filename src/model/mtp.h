@@ -17,17 +17,29 @@ struct MtpSaved {
   Tensor block_out, block_out_rstd;
 };
 
+struct MtpWeightWork {
+  Tensor dembedding;  // [T, D], for the table's rows
+  Tensor dhead_norm, block_out, block_out_rstd;
+  BlockWeightWork block;
+  Tensor dz, joined;  // [T, D], [T, 2 D]
+  Tensor djoined;     // [T, 2 D]
+  Tensor embedding, embedding_rstd, h, h_rstd;
+};
+
 // embedding, h [T, D] -> head_norm [T, D].
 template <class Real>
 MtpSaved mtp_forward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
                      Tensor embedding, Tensor h, Tensor& head_norm,
                      std::span<std::int64_t> load = {}, Fp8LayerCounts* counts = nullptr);
 
-// B and W in one: dhead_norm [T, D] -> dembedding, dh [T, D]. Weight gradients are added to dw.
+// dhead_norm [T, D] -> dh [T, D]; the gradient of the embedding is in the work.
 template <class Real>
-void mtp_backward(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w, SequenceBatch batch,
-                  View2<const Real> dhead_norm, MtpSaved saved, BalanceTerm& balance,
-                  Tensor& dembedding, Tensor& dh, MtpGradients& dw,
-                  Fp8LayerCounts* counts = nullptr);
+MtpWeightWork mtp_backward_input(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w,
+                                 SequenceBatch batch, Tensor dhead_norm, MtpSaved saved,
+                                 BalanceTerm& balance, Tensor& dh,
+                                 Fp8LayerCounts* counts = nullptr);
+template <class Real>
+void mtp_backward_weight(const ModelOf<Real>& model, const MtpWeightsOf<Real>& w,
+                         MtpWeightWork work, MtpGradients& dw);
 
 }  // namespace minke

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "model/config.h"
+#include "model/stage_range.h"
 #include "tensor/tensor.h"
 
 namespace minke {
@@ -144,31 +144,45 @@ void visit_block(const ModelConfig& c, const std::string& prefix, bool is_moe,
     visit_ffn(prefix + "mlp.", D, c.intermediate_size, p.mlp, f);
 }
 
+template <class Leaf, class F>
+void visit_mtp(const ModelConfig& c, Index k, MtpParameters<Leaf>& m, F& f) {
+  const Index D = c.hidden_size, layer = c.num_hidden_layers + k;
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  f(ParameterSpec{prefix + "enorm.weight", {D}, Role::Norm}, m.enorm);
+  f(ParameterSpec{prefix + "hnorm.weight", {D}, Role::Norm}, m.hnorm);
+  f(ParameterSpec{prefix + "eh_proj.weight", {D, 2 * D}, Role::EhProj}, m.eh_proj);
+  // A module's block is of the kind that this layer would be.
+  visit_block(c, prefix, c.is_moe(layer), m.block, f);
+  f(ParameterSpec{prefix + "shared_head.norm.weight", {D}, Role::Norm}, m.shared_head_norm);
+}
+
 }  // namespace detail
 
-// f(const ParameterSpec&, Leaf&) for every tensor, always in the same order. Vectors of layers,
-// experts and modules are given their length.
+// f(const ParameterSpec&, Leaf&) for every tensor of a pipeline stage, always in the same order.
+// Vectors of layers, experts and modules are given their length; what other stages hold stays
+// empty.
 template <class Leaf, class F>
-void visit_parameters(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
+void visit_parameters(const ModelConfig& c, const StageRange& range, ModelParameters<Leaf>& p,
+                      F&& f) {
   const Index D = c.hidden_size, L = c.num_hidden_layers;
-  f(ParameterSpec{"model.embed_tokens.weight", {c.vocab_size, D}, Role::Embedding}, p.embed_tokens);
+  if (range.embedding || (range.output && c.num_nextn_predict_layers > 0))
+    f(ParameterSpec{"model.embed_tokens.weight", {c.vocab_size, D}, Role::Embedding},
+      p.embed_tokens);
   p.layers.resize(static_cast<std::size_t>(L));
-  for (Index i = 0; i < L; ++i)
+  for (Index i = range.first; i < range.last; ++i)
     detail::visit_block(c, fmt::format("model.layers.{}.", i), c.is_moe(i),
                         p.layers[static_cast<std::size_t>(i)], f);
+  p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
+  if (!range.output) return;
   f(ParameterSpec{"model.norm.weight", {D}, Role::Norm}, p.norm);
   f(ParameterSpec{"lm_head.weight", {c.vocab_size, D}, Role::Head}, p.lm_head);
-  p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
-  for (Index k = 0; k < c.num_nextn_predict_layers; ++k) {
-    MtpParameters<Leaf>& m = p.mtp[static_cast<std::size_t>(k)];
-    const std::string prefix = fmt::format("model.layers.{}.", L + k);
-    f(ParameterSpec{prefix + "enorm.weight", {D}, Role::Norm}, m.enorm);
-    f(ParameterSpec{prefix + "hnorm.weight", {D}, Role::Norm}, m.hnorm);
-    f(ParameterSpec{prefix + "eh_proj.weight", {D, 2 * D}, Role::EhProj}, m.eh_proj);
-    // A module's block is of the kind that layer L + k would be.
-    detail::visit_block(c, prefix, c.is_moe(L + k), m.block, f);
-    f(ParameterSpec{prefix + "shared_head.norm.weight", {D}, Role::Norm}, m.shared_head_norm);
-  }
+  for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
+    detail::visit_mtp(c, k, p.mtp[static_cast<std::size_t>(k)], f);
+}
+// Of every tensor of the model.
+template <class Leaf, class F>
+void visit_parameters(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
+  visit_parameters(c, whole_model(c), p, f);
 }
 
 // The tensors in visiting order, with what they are.

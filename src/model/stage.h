@@ -1,0 +1,84 @@
+// One pipeline stage in training: its part of the pass over a micro-batch, with F, B and W apart,
+// so that a schedule (parallel/schedule.h) may order them. One stage that holds the whole model is
+// the ordinary pass of model/training_pass.h.
+//
+//   F   x from the stage before (the embedding, on the first) -> y for the stage behind
+//   B   dy from the stage behind (the losses, on the last)     -> dx for the stage before
+//   W   gradients of the weights, any time after B
+//
+// A stage reads only its own weights, those that visit_parameters lists for its range. Results have
+// the same bits however the model is cut, and with W at once or later.
+#pragma once
+#include <optional>
+
+#include "model/predictions.h"
+
+namespace minke {
+
+// The same in F, B and W of a micro-batch.
+struct StagePass {
+  StageRange range;
+  LossSettings settings;
+  bool keep_scores = false;
+};
+
+struct StageSaved {
+  SequenceBatch batch;
+  std::vector<std::int32_t> ids;        // that the first stage embeds
+  std::vector<BlockSaved> blocks;       // of the stage's layers
+  std::optional<PredictionsSaved> end;  // of the last stage
+};
+struct StageWeightWork {
+  std::vector<std::int32_t> ids;
+  Tensor dembedding;  // [B T, D], on the first stage
+  std::vector<BlockWeightWork> blocks;
+  std::optional<PredictionsWeightWork> end;
+};
+
+// The gradients of a stage, with those of the two uses of the embedding apart: its rows as inputs
+// of the first stage, and as MTP modules read them on the last. Only what the stage holds has
+// memory.
+struct StageGradients {
+  ModelGradients parameters;
+  Tensor embedding_of_mtp;  // [vocabulary, D]
+
+  GradientTargets targets() { return {parameters, embedding_of_mtp}; }
+};
+StageGradients zero_gradients(const ModelConfig& config, const StageRange& range,
+                              DType dtype = DType::F32);
+// Its tensors in visiting order, embedding_of_mtp last.
+std::vector<Tensor*> list_tensors(const ModelConfig& config, const StageRange& range,
+                                  StageGradients& gradients);
+
+// ShapeError for tokens [B, T+1] whose rows are too short for the model's MTP modules.
+void check_row_length(const ModelConfig& config, View2<const std::int32_t> tokens);
+
+// F. tokens [B, T+1] of the micro-batch on every stage; x [B T, D], ignored on the first stage ->
+// y [B T, D], undefined on the last, which adds to the gradient of lm_head already
+// (model/predictions.h). `result` is that of start_result.
+template <class Real>
+StageSaved stage_forward(const ModelOf<Real>& model, const StagePass& pass,
+                         View2<const std::int32_t> tokens, Tensor x, Tensor& y,
+                         const GradientTargets& gradients, PassResult& result);
+
+// B. dy [B T, D], ignored on the last stage -> dx [B T, D], undefined on the first.
+template <class Real>
+StageWeightWork stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
+                                     StageSaved saved, Tensor& dx, PassResult& result);
+// W. Gradients are added to.
+template <class Real>
+void stage_backward_weight(const ModelOf<Real>& model, const StagePass& pass, StageWeightWork work,
+                           const GradientTargets& gradients);
+
+// B and W with the W of each layer right behind its B, so that the work of one layer at a time is
+// in memory.
+template <class Real>
+void stage_backward(const ModelOf<Real>& model, const StagePass& pass, Tensor dy, StageSaved saved,
+                    Tensor& dx, const GradientTargets& gradients, PassResult& result);
+
+// x [B T, D] -> behind the stage's layers, nothing kept for a backward pass.
+template <class Real>
+Tensor layers_forward(const ModelOf<Real>& model, const StageRange& range, SequenceBatch batch,
+                      Tensor x);
+
+}  // namespace minke

@@ -1,0 +1,121 @@
+#include "parallel/strands.h"
+
+#include <exception>
+#include <thread>
+
+namespace minke {
+namespace {
+
+class OverlappingMessage final : public PendingMessage {
+ public:
+  OverlappingMessage(Request inner, const OverlappingCommunicator::Rank& rank)
+      : inner_(std::move(inner)), rank_(rank) {}
+  bool test() override { return inner_->test(); }
+  void wait() override { wait_without_baton(*inner_, rank_, Activity::Exchange); }
+
+ private:
+  const Request inner_;
+  const OverlappingCommunicator::Rank rank_;
+};
+
+// The holder's pause; the baton is back when it is destroyed, by an exception as well.
+class Pause {
+ public:
+  explicit Pause(Baton* baton) : baton_(baton) {
+    if (baton_) baton_->give();
+  }
+  ~Pause() {
+    if (baton_) baton_->take();
+  }
+  Pause(const Pause&) = delete;
+  Pause& operator=(const Pause&) = delete;
+
+ private:
+  Baton* const baton_;
+};
+
+Request overlapping(Request inner, const OverlappingCommunicator::Rank& rank) {
+  if (!inner) return inner;
+  return std::make_unique<OverlappingMessage>(std::move(inner), rank);
+}
+
+}  // namespace
+
+void Baton::take() {
+  std::unique_lock lock(mutex_);
+  const std::uint64_t ticket = next_ticket_++;
+  turned_.wait(lock, [&] { return turn_ == ticket; });
+}
+
+void Baton::give() {
+  {
+    std::lock_guard lock(mutex_);
+    ++turn_;
+  }
+  turned_.notify_all();
+}
+
+void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second) {
+  std::mutex mutex;
+  std::exception_ptr error;
+  const auto run = [&](FunctionRef<void()> body) {
+    try {
+      body();
+    } catch (...) {
+      std::lock_guard lock(mutex);
+      if (!error) error = std::current_exception();
+    }
+  };
+  std::thread other([&] {
+    baton.take();
+    run(second);
+    baton.give();
+  });
+  run(first);
+  {
+    const Pause pause(&baton);
+    other.join();
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
+                        Activity activity, MicroBatch micro_batch) {
+  if (request.test()) return;
+  TimelineEvent event{activity, rank.strand, micro_batch, 0, 0};
+  if (rank.timeline) event.begin_s = rank.timeline->now_s();
+  {
+    const Pause pause(rank.baton);
+    request.wait();
+    if (rank.timeline) event.came_s = rank.timeline->now_s();
+  }
+  if (!rank.timeline) return;
+  event.end_s = rank.timeline->now_s();
+  rank.timeline->add(event);
+}
+
+Request OverlappingCommunicator::send(std::span<const std::byte> bytes, int to, int tag) {
+  return overlapping(inner_.send(bytes, to, tag), rank_);
+}
+
+Request OverlappingCommunicator::receive(std::span<std::byte> bytes, int from, int tag) {
+  return overlapping(inner_.receive(bytes, from, tag), rank_);
+}
+
+Request OverlappingCommunicator::all_to_all(std::span<const std::byte> to_all,
+                                            std::span<const std::size_t> send_sizes,
+                                            std::span<std::byte> from_all,
+                                            std::span<const std::size_t> receive_sizes) {
+  return overlapping(inner_.all_to_all(to_all, send_sizes, from_all, receive_sizes), rank_);
+}
+
+Request OverlappingCommunicator::all_gather(std::span<const std::byte> own,
+                                            std::span<std::byte> all) {
+  return overlapping(inner_.all_gather(own, all), rank_);
+}
+
+Request OverlappingCommunicator::broadcast(std::span<std::byte> bytes, int from) {
+  return overlapping(inner_.broadcast(bytes, from), rank_);
+}
+
+}  // namespace minke

@@ -1,0 +1,80 @@
+// Two strands of one rank that take turns: while one waits for a message, the other computes. So
+// the forward of one micro-batch overlaps with the backward of another (the report's Figure 4)
+// although both are straight-line code: the order attention / dispatch / experts / combine of the
+// pair follows from where they wait.
+//
+// One baton a rank; only its holder computes. A strand that must wait gives it away and asks for it
+// back when the message has come. Turns are served in the order in which they were asked for.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+
+#include "base/function_ref.h"
+#include "parallel/communicator.h"
+#include "parallel/timeline.h"
+
+namespace minke {
+
+class Baton {
+ public:
+  void take();  // waits for its turn
+  void give();  // by its holder
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable turned_;
+  std::uint64_t next_ticket_ = 0, turn_ = 0;
+};
+
+// Runs both to the end, first on this thread, second on one of its own. The caller holds the baton
+// and has it again afterwards. The first exception thrown is thrown again when both have ended; so
+// that the other strand ends as well, what it waits for must fail (Communicator::abort).
+void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second);
+
+// A communicator whose waits give the baton away: request.wait() when the message has not come yet.
+// Barriers and splits keep it.
+//
+// The two strands of a pair need a communicator each: the order in which their collective
+// operations come is the same on all ranks within a strand, and differs between strands.
+class OverlappingCommunicator final : public Communicator {
+ public:
+  // `inner` outlives it. Without a baton waits are only recorded; without a timeline they are not.
+  struct Rank {
+    Baton* baton = nullptr;
+    Timeline* timeline = nullptr;
+    int strand = 0;
+  };
+  OverlappingCommunicator(Communicator& inner, const Rank& rank) : inner_(inner), rank_(rank) {}
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  std::string host(int rank) const override { return inner_.host(rank); }
+  Request send(std::span<const std::byte> bytes, int to, int tag) override;
+  Request receive(std::span<std::byte> bytes, int from, int tag) override;
+  Request all_to_all(std::span<const std::byte> to_all, std::span<const std::size_t> send_sizes,
+                     std::span<std::byte> from_all,
+                     std::span<const std::size_t> receive_sizes) override;
+  Request all_gather(std::span<const std::byte> own, std::span<std::byte> all) override;
+  Request broadcast(std::span<std::byte> bytes, int from) override;
+  void barrier() override { inner_.barrier(); }
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    return inner_.split(color, key);
+  }
+  void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
+  void set_progress(std::int64_t step, std::string_view operation) override {
+    inner_.set_progress(step, operation);
+  }
+  void set_timeout(std::chrono::milliseconds bound) override { inner_.set_timeout(bound); }
+  std::uint64_t bytes_sent() const override { return inner_.bytes_sent(); }
+
+ private:
+  Communicator& inner_;
+  const Rank rank_;
+};
+
+// Waits for `request` without the baton, and records it. Nothing of it when it is complete.
+void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
+                        Activity activity, MicroBatch micro_batch = {});
+
+}  // namespace minke
