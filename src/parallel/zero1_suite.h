@@ -95,7 +95,7 @@ inline ShardedRun run_sharded(Communicator& c, ShardedCase& model, const ShardSe
 
 // Big ones of several pieces, small ones, one that is empty.
 inline std::vector<Shape> several_shapes() {
-  return {{3, 30000}, {17}, {0, 5}, {1, 1}, {2, kPiece}, {129}};
+  return {{3, 11000}, {17}, {0, 5}, {1, 1}, {2, kPiece}, {129}};
 }
 
 template <class Form>
