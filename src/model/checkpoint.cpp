@@ -106,7 +106,8 @@ std::uint64_t held_bytes(const TensorStore& store, const ModelConfig& config) {
   std::uint64_t bytes = 0;
   ModelParameters<int> unused;
   visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
-    if (store.contains(spec.name) || store.is_int4(spec.name)) bytes += store.stored_bytes(spec.name);
+    if (store.contains(spec.name) || store.is_int4(spec.name))
+      bytes += store.stored_bytes(spec.name);
   });
   return bytes;
 }

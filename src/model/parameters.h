@@ -49,8 +49,8 @@ struct FfnParameters {
 
 template <class Leaf>
 struct MoeParameters {
-  Leaf gate;                     // [E, D]
-  Leaf e_score_correction_bias;  // [E]
+  Leaf gate;                                 // [E, D]
+  Leaf e_score_correction_bias;              // [E]
   std::vector<FfnParameters<Leaf>> experts;  // those held here, in order
   FfnParameters<Leaf> shared_experts;
 };
