@@ -13,6 +13,18 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
+struct Nothing {};
+
+// The routed experts of a layer that the visitor listed; all layers have as many.
+std::size_t experts_listed(const ModelParameters<Nothing>& parameters) {
+  std::size_t n = 0;
+  for (const BlockParameters<Nothing>& layer : parameters.layers)
+    n = std::max(n, layer.moe.experts.size());
+  for (const MtpParameters<Nothing>& module : parameters.mtp)
+    n = std::max(n, module.block.moe.experts.size());
+  return n;
+}
+
 // Costs of contiguous layers, the output's apart.
 class Costs {
  public:
@@ -76,20 +88,21 @@ StageRange whole_model(const ModelConfig& config) {
 }
 
 double stage_cost(const ModelConfig& config, const StageRange& range) {
-  struct Nothing {};
   ModelParameters<Nothing> parameters;
-  const double chosen = config.n_routed_experts > 0
-                            ? static_cast<double>(config.num_experts_per_tok) /
-                                  static_cast<double>(config.n_routed_experts)
-                            : 0;
-  double cost = 0;
+  double cost = 0, experts = 0;
   visit_parameters(config, range, parameters, [&](const ParameterSpec& spec, Nothing&) {
     if (spec.shape.size() < 2 || spec.role == Role::Embedding) return;
-    double uses = 1;
-    if (spec.role == Role::Head) uses += static_cast<double>(config.num_nextn_predict_layers);
-    if (spec.name.find(".mlp.experts.") != std::string::npos) uses = chosen;
-    cost += uses * static_cast<double>(element_count(spec.shape));
+    const auto size = static_cast<double>(element_count(spec.shape));
+    if (spec.role == Role::Head)
+      cost += size * static_cast<double>(1 + config.num_nextn_predict_layers);
+    else if (spec.name.find(".mlp.experts.") != std::string::npos)
+      experts += size;
+    else
+      cost += size;
   });
+  const std::size_t listed = experts_listed(parameters);
+  if (listed > 0)
+    cost += experts / static_cast<double>(listed) * static_cast<double>(config.num_experts_per_tok);
   return cost;
 }
 

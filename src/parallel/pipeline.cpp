@@ -29,7 +29,7 @@ class Executor {
   void run() {
     for (const ScheduleOp& op : schedule_.ranks[static_cast<std::size_t>(pipeline_.rank())])
       execute(op);
-    for (Parcel& parcel : sending_) await(parcel, 1, {});
+    for (Parcel& parcel : sending_) await(parcel, {});
     MINKE_ASSERT(inputs_.empty() && outputs_.empty());
   }
 
@@ -110,13 +110,13 @@ class Executor {
   }
 
   MessageBytes compute_forward(MicroBatch m, Parcel x) {
-    await(x, 0, m);
+    await(x, m);
     MessageBytes y;
     timed(Activity::F, m, [&] { y = runner_.forward(m, std::move(x.bytes)); });
     return y;
   }
   MessageBytes compute_backward(MicroBatch m, Parcel dy, bool input_only) {
-    await(dy, 1, m);
+    await(dy, m);
     MessageBytes dx;
     timed(input_only ? Activity::BI : Activity::B, m, [&] {
       dx = input_only ? runner_.backward_input(m, std::move(dy.bytes))
@@ -142,16 +142,16 @@ class Executor {
       inputs_[key(gradient, {1 - m.phase, m.chunk})].bytes = std::move(bytes);
   }
 
-  void await(Parcel& parcel, int strand, MicroBatch m) {
+  void await(Parcel& parcel, MicroBatch m) {
     if (parcel.request)
-      wait_without_baton(*parcel.request, {options_.baton, options_.timeline, strand},
-                         Activity::Message, m);
+      wait_without_baton(*parcel.request, {options_.baton, options_.timeline}, Activity::Message,
+                         m);
   }
 
   void timed(Activity activity, MicroBatch m, FunctionRef<void()> body) {
     if (!options_.timeline) return body();
-    TimelineEvent event{activity, activity == Activity::F ? 0 : 1, m, options_.timeline->now_s(),
-                        0};
+    TimelineEvent event{activity, options_.baton ? options_.baton->strand() : 0, m,
+                        options_.timeline->now_s(), 0};
     body();
     event.end_s = options_.timeline->now_s();
     options_.timeline->add(event);

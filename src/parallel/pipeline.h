@@ -38,9 +38,9 @@ class StageRunner {
 
 struct PipelineRank {
   Timeline* timeline = nullptr;  // what happened when goes there
-  // With one, both halves of an FB run as strands (parallel/strands.h): the runner's exchanges must
-  // then go through OverlappingCommunicators of this baton, strand 0 for forwards and 1 for
-  // backwards. Without, the forward runs before the backward.
+  // With one, both halves of an FB run as strands, and the runner's exchanges must go through an
+  // OverlappingCommunicator of this baton (parallel/strands.h). Without, the forward runs before
+  // the backward.
   Baton* baton = nullptr;
 };
 

@@ -21,17 +21,18 @@ class OverlappingMessage final : public PendingMessage {
 // The holder's pause; the baton is back when it is destroyed, by an exception as well.
 class Pause {
  public:
-  explicit Pause(Baton* baton) : baton_(baton) {
+  explicit Pause(Baton* baton) : baton_(baton), strand_(baton ? baton->strand() : 0) {
     if (baton_) baton_->give();
   }
   ~Pause() {
-    if (baton_) baton_->take();
+    if (baton_) baton_->take(strand_);
   }
   Pause(const Pause&) = delete;
   Pause& operator=(const Pause&) = delete;
 
  private:
   Baton* const baton_;
+  const int strand_;
 };
 
 Request overlapping(Request inner, const OverlappingCommunicator::Rank& rank) {
@@ -41,10 +42,11 @@ Request overlapping(Request inner, const OverlappingCommunicator::Rank& rank) {
 
 }  // namespace
 
-void Baton::take() {
+void Baton::take(int strand) {
   std::unique_lock lock(mutex_);
   const std::uint64_t ticket = next_ticket_++;
   turned_.wait(lock, [&] { return turn_ == ticket; });
+  strand_ = strand;
 }
 
 void Baton::give() {
@@ -67,7 +69,7 @@ void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> se
     }
   };
   std::thread other([&] {
-    baton.take();
+    baton.take(1);
     run(second);
     baton.give();
   });
@@ -82,7 +84,7 @@ void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> se
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
                         Activity activity, MicroBatch micro_batch) {
   if (request.test()) return;
-  TimelineEvent event{activity, rank.strand, micro_batch, 0, 0};
+  TimelineEvent event{activity, rank.baton ? rank.baton->strand() : 0, micro_batch, 0, 0};
   if (rank.timeline) event.begin_s = rank.timeline->now_s();
   {
     const Pause pause(rank.baton);

@@ -18,32 +18,36 @@ namespace minke {
 
 class Baton {
  public:
-  void take();  // waits for its turn
-  void give();  // by its holder
+  // Waits for its turn. `strand` is who it is: 0, or 1 for the second strand of a pair.
+  void take(int strand = 0);
+  // By the holder.
+  void give();
+  int strand() const { return strand_; }
 
  private:
   std::mutex mutex_;
   std::condition_variable turned_;
   std::uint64_t next_ticket_ = 0, turn_ = 0;
+  int strand_ = 0;  // of the holder, who alone reads and writes it
 };
 
-// Runs both to the end, first on this thread, second on one of its own. The caller holds the baton
-// and has it again afterwards. The first exception thrown is thrown again when both have ended; so
-// that the other strand ends as well, what it waits for must fail (Communicator::abort).
+// Runs both to the end, the second as strand 1 on a thread of its own. The caller holds the baton
+// as strand 0 and has it again afterwards. The first exception thrown is thrown again when both
+// have ended; so that the other strand ends as well, what it waits for must fail
+// (Communicator::abort).
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second);
 
 // A communicator whose waits give the baton away: request.wait() when the message has not come yet.
 // Barriers and splits keep it.
 //
-// The two strands of a pair need a communicator each: the order in which their collective
-// operations come is the same on all ranks within a strand, and differs between strands.
+// The order in which both strands of a pair come to their operations differs from rank to rank, so
+// they must share neither the order of a communicator's collective operations nor a tag.
 class OverlappingCommunicator final : public Communicator {
  public:
   // `inner` outlives it. Without a baton waits are only recorded; without a timeline they are not.
   struct Rank {
     Baton* baton = nullptr;
     Timeline* timeline = nullptr;
-    int strand = 0;
   };
   OverlappingCommunicator(Communicator& inner, const Rank& rank) : inner_(inner), rank_(rank) {}
 

@@ -22,7 +22,7 @@ std::string_view name_of(Activity activity);
 
 struct TimelineEvent {
   Activity activity;
-  int strand;              // 0: forwards, 1: backwards; both at once in an overlapped pair
+  int strand;              // 0; 1 for the backward of an overlapped pair, beside its forward
   MicroBatch micro_batch;  // of operations and messages
   double begin_s, end_s;   // since the timeline's origin
   // Of waits: when what was waited for had come. Until end_s the strand waited for its turn.

@@ -1,0 +1,42 @@
+#include "plan/rank_trace.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace minke {
+namespace {
+
+TEST(RankTrace, HasASpanForEveryEvent) {
+  const std::vector<std::vector<TimelineEvent>> ranks{
+      {{Activity::F, 0, {0, 3}, 0.001, 0.002}},
+      {{Activity::Exchange, 1, {}, 0.002, 0.004, 0.003}, {Activity::B, 1, {1, 2}, 0.001, 0.005}}};
+  std::string text;
+  write_rank_trace("dualpipe", ranks, [&](std::string_view piece) { text += piece; });
+  std::vector<nlohmann::json> spans, names;
+  const nlohmann::json trace = nlohmann::json::parse(text);
+  for (const nlohmann::json& event : trace.at("traceEvents"))
+    (event.at("ph") == "X" ? spans : names).push_back(event);
+  EXPECT_EQ(names.size(), 6u);  // two ranks, two strands each
+  EXPECT_EQ(names.front().at("args").at("name"), "dualpipe: rank 0");
+  ASSERT_EQ(spans.size(), 3u);
+  EXPECT_EQ(spans[0].at("name"), "F3");
+  EXPECT_EQ(spans[0].at("pid"), 0);
+  EXPECT_EQ(spans[0].at("tid"), 0);
+  EXPECT_NEAR(spans[0].at("ts").get<double>(), 1000, 1e-6);
+  EXPECT_NEAR(spans[0].at("dur").get<double>(), 1000, 1e-6);
+  EXPECT_EQ(spans[1].at("name"), "exchange");
+  EXPECT_EQ(spans[2].at("name"), "B2");
+  EXPECT_EQ(spans[2].at("pid"), 1);
+  EXPECT_EQ(spans[2].at("tid"), 1);
+}
+
+TEST(RankTrace, TheReportSaysWhatWasIdleAndWhatWasHidden) {
+  const std::string text =
+      rank_report({{.span = 2, .computing = 1.5, .exchange = 0.4, .exposed = 0.1}});
+  EXPECT_EQ(text,
+            "rank 0: step 2.000 s, idle 25.0 % (0.500 s), exchanges 0.400 s, hidden 75.0 %\n");
+}
+
+}  // namespace
+}  // namespace minke
