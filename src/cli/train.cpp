@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "parallel/agreement.h"
+#include "parallel/mpi.h"
 #include "train/dry_run.h"
 #include "train/loop.h"
 
@@ -44,6 +46,31 @@ std::vector<Index> whole_numbers(const std::vector<double>& values) {
     whole.push_back(static_cast<Index>(value));
   }
   return whole;
+}
+
+// On all ranks that a launcher started, or on this one. An interrupted job ends as one process
+// does, with one message, of rank 0.
+void train(RunOptions options, FunctionRef<Recipe()> load) {
+  std::optional<Interrupted> interrupted;
+  run_world([&](Communicator& ranks) {
+    const InterruptScope interrupt;
+    Recipe recipe;
+    first_then_others(ranks, [&] { recipe = load(); });
+    options.ranks = &ranks;
+    bool told = false;
+    try {
+      run_training(recipe, options, [&] {
+        if (interrupt.requested() && !told) {
+          log_info("stopping: a checkpoint follows (Ctrl-C once more leaves at once)");
+          told = true;
+        }
+        return told;
+      });
+    } catch (const Interrupted& e) {
+      interrupted = ranks.rank() == 0 ? e : Interrupted("");
+    }
+  });
+  if (interrupted) throw *interrupted;
 }
 
 }  // namespace
@@ -103,23 +130,18 @@ void add_train(CLI::App& app) {
     const RunOptions options{
         .resume = parse_resume(o->resume),
         .stop_after = o->stop_after > 0 ? std::optional<Index>(o->stop_after) : std::nullopt};
-    const Recipe recipe = Recipe::load(o->recipe, settings);
     if (o->dry_run) {
-      const DryRun run = plan_run(recipe, whole_numbers(o->at));
+      const DryRun run = plan_run(Recipe::load(o->recipe, settings), whole_numbers(o->at));
       if (o->json)
         fmt::print("{}\n", to_json(run).dump(2));
       else
         print(run);
       return;
     }
-    const InterruptScope interrupt;
-    bool told = false;
-    run_training(recipe, options, [&] {
-      if (interrupt.requested() && !told) {
-        log_info("stopping: a checkpoint follows (Ctrl-C once more leaves at once)");
-        told = true;
-      }
-      return told;
+    train(options, [&] {
+      Recipe recipe = Recipe::load(o->recipe, settings);
+      recipe.check_runnable();
+      return recipe;
     });
   });
 }

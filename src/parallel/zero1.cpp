@@ -144,6 +144,21 @@ void ShardedOptimizer::reduce_gradients(std::span<const std::vector<Tensor*>> te
               : reduce<float>(group_, terms, ranges_, gradient_);
 }
 
+void ShardedOptimizer::gather_gradients(const std::vector<Tensor*>& whole) const {
+  in_double() ? gather<double>(whole) : gather<float>(whole);
+}
+
+template <class Real>
+void ShardedOptimizer::gather(const std::vector<Tensor*>& whole) const {
+  for (const OwnedPiece& piece : pieces_) {
+    const OwnedSlice& slice = slices_[piece.slice];
+    const View1<const Real> from = gradient_.flat<Real>().slice(0, piece.in_gradient, piece.count);
+    std::copy_n(from.data(), from.size(),
+                whole[slice.tensor]->flat<Real>().data() + slice.begin + piece.begin);
+  }
+  gather_ranges(group_, ranges_, row_of<Real>(whole));
+}
+
 std::vector<PieceSum> ShardedOptimizer::squares() {
   std::vector<PieceSum> sums(pieces_.size());
   for_each_in_parallel(pieces_.size(), [&](std::size_t i) {

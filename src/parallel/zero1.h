@@ -67,6 +67,10 @@ class ShardedOptimizer {
   // The terms stay as they are.
   void reduce_gradients(std::span<const std::vector<Tensor*>> terms);
 
+  // Collective, after reduce_gradients. The sum of all slices goes to `whole`, a tensor for each of
+  // the list, on every rank of the group: to be looked at, the update does not need it.
+  void gather_gradients(const std::vector<Tensor*>& whole) const;
+
   // Of the own pieces, after reduce_gradients.
   std::vector<PieceSum> squares();
 
@@ -93,6 +97,8 @@ class ShardedOptimizer {
 
   void add_slices(const std::vector<Piece>& pieces, const ShardSettings& settings);
   bool in_double() const;
+  template <class Real>
+  void gather(const std::vector<Tensor*>& whole) const;
   TensorPart weight_of(const OwnedPiece& piece) const;
 
   Communicator& group_;

@@ -96,8 +96,13 @@ bool Guard::norm_is_far(double norm) const {
   return recipe_.spike_gradient > 0 && norm > recipe_.spike_gradient * median_of(norms_);
 }
 
+bool Guard::is_spike(double loss, double norm) const {
+  if (recipe_.spike == "ignore" || std::ssize(losses_) < recipe_.window) return false;
+  return loss_is_far(loss) || norm_is_far(norm);
+}
+
 std::optional<Fault> Guard::find_spike(TrainState& state, double loss, double norm) const {
-  if (recipe_.spike == "ignore" || std::ssize(losses_) < recipe_.window) return std::nullopt;
+  if (!is_spike(loss, norm)) return std::nullopt;
   if (loss_is_far(loss))
     return Fault{
         .kind = Fault::Kind::Spike,
@@ -105,7 +110,6 @@ std::optional<Fault> Guard::find_spike(TrainState& state, double loss, double no
         .layer = std::nullopt,
         .what = fmt::format("the main loss {:.4g} is far above its mean {:.4g} over {} steps", loss,
                             mean_of(losses_), losses_.size())};
-  if (!norm_is_far(norm)) return std::nullopt;
   const ParameterSpec largest = largest_gradient(state);
   return Fault{
       .kind = Fault::Kind::Spike,

@@ -32,6 +32,7 @@ class Guard {
  public:
   explicit Guard(const GuardRecipe& recipe) : recipe_(recipe) {}
 
+  bool is_spike(double main_loss, double norm) const;
   // Of a finite step, or nothing. `state` holds its gradients, whose norm is `norm`.
   std::optional<Fault> find_spike(TrainState& state, double main_loss, double norm) const;
 

@@ -3,22 +3,23 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/files.h"
-#include "base/log.h"
-#include "base/progress.h"
 #include "base/threads.h"
 #include "model/checkpoint.h"
 #include "ops/isa.h"
+#include "parallel/agreement.h"
 #include "text/tokenizer.h"
 #include "train/balance.h"
 #include "train/export.h"
 #include "train/guard.h"
 #include "train/held_out_acceptance.h"
-#include "train/metrics.h"
+#include "train/ranked_step.h"
 #include "train/run_lock.h"
+#include "train/run_output.h"
 #include "train/run_schedule.h"
 #include "train/step_line.h"
 #include "train/training_data.h"
@@ -64,38 +65,39 @@ fs::path made(fs::path directory) {
 
 class Run {
  public:
-  Run(Recipe recipe, const RunOptions& options)
+  Run(Recipe recipe, const RunOptions& options, Communicator& ranks)
       : recipe_(std::move(recipe)),
         schedule_(recipe_),
         guard_(recipe_.guard),
         options_(options),
+        ranks_(ranks),
+        output_(is_first()),
         directory_(made(run_directory(recipe_))),
-        lock_(directory_ / "lock"),
+        checkpoints_(open_checkpoints()),
         tokenizer_(Tokenizer::load(recipe_.data.tokenizer)),
-        checkpoints_(directory_ / "checkpoints"),
         resumed_from_(choose_checkpoint()),
         data_(load_data()),
         source_(data_.batches(recipe_)) {
-    { const AtomicDirectory probe(recipe_.out); }  // not only at the end: can OUT be written?
     if (resumed_from_ >= 0)
       resume();
     else
       begin();
     position_ = source_.position();
+    form_ = make_form();
   }
 
   void train(FunctionRef<bool()> stop) {
     const Index total = schedule_.total_steps();
     const Index last = std::min(total, options_.stop_after.value_or(total));
-    MetricsLog metrics(directory_ / "metrics.jsonl", state_.step,
-                       recipe_.tensorboard ? directory_ / "tensorboard" : fs::path());
+    output_.open_metrics(directory_, state_.step, recipe_.tensorboard);
     if (state_.step < last) {
-      metrics.append(start_line());
-      Progress progress({.label = "train", .unit = "steps", .total = total, .start = state_.step});
+      output_.append(start_line());
+      output_.begin_progress(
+          {.label = "train", .unit = "steps", .total = total, .start = state_.step});
       last_saved_ = Clock::now();
       while (state_.step < last) {
-        if (!step(stop, metrics, progress)) {
-          progress.finish();
+        if (!step(stop)) {
+          output_.finish_progress();
           throw Interrupted(
               fmt::format("stopped after step {} of {}; the same command goes on from "
                           "{}",
@@ -103,14 +105,37 @@ class Run {
         }
         if (state_.step < last && checkpoint_is_due()) save();
       }
-      progress.finish();
+      output_.finish_progress();
       save();
     }
-    if (state_.step >= total) finish();
+    if (state_.step >= total && is_first()) finish();
   }
 
  private:
+  bool is_first() const { return ranks_.rank() == 0; }
+
+  // Rank 0 holds the lock, and finishes what killed processes left half done.
+  CheckpointDirectory open_checkpoints() {
+    std::optional<CheckpointDirectory> checkpoints;
+    first_then_others(ranks_, [&] {
+      if (is_first()) {
+        lock_.emplace(directory_ / "lock");
+        const AtomicDirectory probe(recipe_.out);  // not only at the end: can OUT be written?
+      }
+      checkpoints.emplace(directory_ / "checkpoints");
+    });
+    return *checkpoints;
+  }
+
+  // As rank 0 sees it.
   std::int64_t choose_checkpoint() const {
+    std::int64_t newest = is_first() ? newest_checkpoint() : -1;
+    Request request = ranks_.broadcast(std::as_writable_bytes(std::span(&newest, 1)), 0);
+    wait(request);
+    return newest;
+  }
+
+  std::int64_t newest_checkpoint() const {
     const std::int64_t newest = checkpoints_.newest_whole();
     if (newest < 0 && options_.resume == Resume::Must)
       throw ConfigError(
@@ -133,11 +158,26 @@ class Run {
 
   // What cannot work is refused before text and weights are read.
   TrainingData load_data() const {
+    first_then_others(ranks_, [&] { check_start(); });
+    return load_training_data(recipe_, tokenizer_);
+  }
+
+  void check_start() const {
     const ModelConfig config = config_of_start();
     recipe_.check_model(config, tokenizer_);
     check_no_decay(config, recipe_.optimizer.no_decay);
-    check_memory(recipe_, config);
-    return load_training_data(recipe_, tokenizer_);
+    if (is_ranked()) check_micro_batches(recipe_, ranks_.size());
+    check_memory(recipe_, config, ranks_.size());
+  }
+
+  // Also one rank sums in the fixed order.
+  bool is_ranked() const { return ranks_.size() > 1 || recipe_.parallel.reduction == "fixed"; }
+
+  std::unique_ptr<StepForm> make_form() {
+    if (!is_ranked()) return one_rank_step(state_);
+    return ranked_step(ranks_, state_,
+                       {.order = parse_reduction_order(recipe_.parallel.reduction),
+                        .no_decay = recipe_.optimizer.no_decay});
   }
 
   void begin() {
@@ -165,7 +205,7 @@ class Run {
     if (!record.contains("recipe") || !record.contains("data"))
       throw FormatError(fmt::format("{}: 'recipe' or 'data' is missing", file.string()));
     for (const std::string& change : recipe_changes(record["recipe"], recipe_))
-      log_warning(fmt::format("going on with {}", change));
+      output_.warning(fmt::format("going on with {}", change));
     state_ = load_checkpoint(path, parse_compute(recipe_.compute), recipe_.training_form());
     source_.set_position(data_position_from_json(nlohmann::json(record["data"]), file.string()));
     if (record.contains("guard")) guard_.set_from_json(record["guard"], file.string());
@@ -176,35 +216,35 @@ class Run {
                       path.string(), state_.ema ? "holds" : "lacks", recipe_.ema.decay));
     if (record.contains("held_out") && record["held_out"].is_number())
       held_out_ = record["held_out"].get<double>();
-    log_info(fmt::format("going on from {}", path.string()));
+    output_.info(fmt::format("going on from {}", path.string()));
   }
 
   // One step, its metrics and progress; false when `stop` ended it.
-  bool step(FunctionRef<bool()> stop, MetricsLog& metrics, Progress& progress) {
+  bool step(FunctionRef<bool()> stop) {
     const auto begin = Clock::now();
+    ranks_.set_progress(state_.step + 1, "training step");
     StepSchedule now = schedule_.at_step(state_.step);
     now.gamma = gamma_of(recipe_.loss, now.gamma);
     const Index row = recipe_.data.sequence_length + 1;
     const RowBatch batch = source_.next_rows(now.rows);
     PassResult result;
-    if (!accumulate_gradients(state_,
-                              View2<const std::int32_t>(batch.tokens.data(), {now.rows, row}),
-                              {.mtp_lambda = now.mtp_lambda,
-                               .alpha = alpha_of(recipe_.loss),
-                               .micro_batch = recipe_.data.micro_batch,
-                               .balance_scope = scope_of(recipe_.loss),
-                               .starts = recipe_.data.mask_documents ? DocumentStarts(batch.starts)
-                                                                     : DocumentStarts()},
-                              stop, result))
+    if (!form_->accumulate(View2<const std::int32_t>(batch.tokens.data(), {now.rows, row}),
+                           {.mtp_lambda = now.mtp_lambda,
+                            .alpha = alpha_of(recipe_.loss),
+                            .micro_batch = recipe_.data.micro_batch,
+                            .balance_scope = scope_of(recipe_.loss),
+                            .starts = recipe_.data.mask_documents ? DocumentStarts(batch.starts)
+                                                                  : DocumentStarts()},
+                           stop, result))
       return false;
     if (options_.on_gradients) options_.on_gradients(state_);
-    const double norm = gradient_norm(state_.config, state_.gradients);
-    const bool trusted = judge(result, norm, now.rows, metrics, progress);
+    const double norm = form_->gradient_norm();
+    const bool trusted = judge(result, norm, now.rows);
     if (trusted) {
-      apply_gradients(state_, recipe_.optimizer_settings(now.lr), now.gamma, result, norm);
+      form_->apply(recipe_.optimizer_settings(now.lr), now.gamma, result, norm);
       guard_.record_step(result.main, norm);
     } else {
-      skip_step(state_);
+      form_->skip();
       guard_.record_skip();
     }
     position_ = source_.position();
@@ -219,16 +259,18 @@ class Run {
                         .seconds = took,
                         .loads = every > 0 && state_.step % every == 0},
                        n);
-    add_held_out(line);
-    if (line.size() > 1) metrics.append(line);
-    if (trusted) show(result, static_cast<double>(n) / took, progress);
+    if (is_first()) add_held_out(line);
+    if (line.size() > 1) output_.append(line);
+    if (trusted) show(result, static_cast<double>(n) / took);
     return true;
   }
 
   // Whether the step may be made. A fault is written down first, and ends the run where the recipe
-  // says so: the state before the step is then saved.
-  bool judge(const PassResult& result, double norm, Index rows, MetricsLog& metrics,
-             Progress& progress) {
+  // says so: the state before the step is then saved. All ranks have the same numbers, so they
+  // judge alike.
+  bool judge(const PassResult& result, double norm, Index rows) {
+    if (!std::isfinite(norm) || !std::isfinite(result.total) || guard_.is_spike(result.main, norm))
+      form_->show_gradients();
     std::optional<Fault> fault = find_not_finite(state_, result, norm);
     const bool is_spike = !fault;
     if (is_spike) fault = guard_.find_spike(state_, result.main, norm);
@@ -238,37 +280,38 @@ class Run {
         find_suspect_row(state_.model, source_, position_, rows, recipe_.data.mask_documents);
     name_output(*fault, suspect);
     const std::int64_t number = state_.step + 1;
-    metrics.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
+    output_.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
     const std::string where = fmt::format(
         "step {}: {} (document {} of epoch {} at token {}, source {})", number, fault->what,
         suspect.position.document, suspect.position.epoch, suspect.position.offset, suspect.source);
     if (action == "warn") {
-      log_warning(where);
+      output_.warning(where);
       return true;
     }
     if (action == "stop" || fault->in_weights)
-      stop_before(where + "; lower optimizer.lr, or set guard to skip such steps", progress);
+      stop_before(where + "; lower optimizer.lr, or set guard to skip such steps");
     if (guard_.skips_in_a_row() >= recipe_.guard.max_skips)
       stop_before(fmt::format("{}; {} steps before it were skipped (guard.max_skips)", where,
-                              guard_.skips_in_a_row()),
-                  progress);
-    log_warning(where + ": skipped");
-    metrics.append(event_line(number, "skipped", *fault, suspect));
+                              guard_.skips_in_a_row()));
+    output_.warning(where + ": skipped");
+    output_.append(event_line(number, "skipped", *fault, suspect));
     return false;
   }
 
-  [[noreturn]] void stop_before(const std::string& why, Progress& progress) {
-    progress.finish();
+  [[noreturn]] void stop_before(const std::string& why) {
+    output_.finish_progress();
     source_.set_position(position_);
-    throw Error(fmt::format("{}; the state before it is in {}", why, save().string()));
+    const fs::path saved = save();
+    if (!is_first()) ranks_.barrier();  // until the error of rank 0 ends the job
+    throw Error(fmt::format("{}; the state before it is in {}", why, saved.string()));
   }
 
-  void show(const PassResult& result, double tokens_per_s, Progress& progress) {
+  void show(const PassResult& result, double tokens_per_s) {
     tokens_per_s_ = tokens_per_s_ == 0 ? tokens_per_s : 0.9 * tokens_per_s_ + 0.1 * tokens_per_s;
     std::string suffix = fmt::format("loss {:.3f}  {:.0f} tokens/s  load {:.2f}x", result.main,
                                      tokens_per_s_, worst_load_ratio(result));
     if (held_out_) suffix += fmt::format("  held-out {:.3f}", *held_out_);
-    progress.update(state_.step, suffix);
+    output_.update_progress(state_.step, suffix);
   }
 
   Json start_line() {
@@ -276,6 +319,7 @@ class Run {
             {"start", true},
             {"isa", name_of(chosen_isa())},
             {"threads", n_threads()},
+            {"ranks", ranks_.size()},
             {"parameters", count_parameters(state_.config).total},
             {"recipe", options_to_json(OptionList(recipe_))}};
   }
@@ -310,49 +354,62 @@ class Run {
     return loss;
   }
 
-  bool checkpoint_is_due() const {
+  // By the clock of rank 0.
+  bool checkpoint_is_due() {
     const CheckpointRecipe& c = recipe_.checkpoint;
-    return (c.every > 0 && state_.step % c.every == 0) ||
-           (c.minutes > 0 && seconds_since(last_saved_) >= 60 * c.minutes);
+    if (c.every > 0 && state_.step % c.every == 0) return true;
+    return c.minutes > 0 &&
+           any_of_ranks(ranks_, is_first() && seconds_since(last_saved_) >= 60 * c.minutes);
   }
 
   fs::path save() {
     const fs::path target = checkpoints_.path_of(state_.step);
+    ranks_.set_progress(state_.step, "checkpoint");
+    form_->gather_moments();
+    if (is_first()) write_checkpoint(target);
+    form_->release_moments();
+    ranks_.barrier();  // whoever goes on, or ends the run, leaves a checkpoint behind
+    last_saved_ = Clock::now();
+    return target;
+  }
+
+  void write_checkpoint(const fs::path& target) {
     Json record = {{"recipe", options_to_json(OptionList(recipe_))}, {"data", to_json(position_)}};
     record["guard"] = guard_.to_json();
     record["held_out"] = held_out_ ? Json(*held_out_) : Json(nullptr);
     save_checkpoint(target, state_, std::move(record), tokenizer_files(recipe_.data.tokenizer));
     checkpoints_.prune(recipe_.checkpoint.keep);
-    last_saved_ = Clock::now();
-    return target;
   }
 
   void finish() {
     const SaveDType dtype = recipe_.exported.dtype == "fp8" ? SaveDType::Fp8 : SaveDType::Bf16;
     export_model(recipe_.out, state_.config, state_.masters, dtype, recipe_.data.tokenizer);
-    log_info(fmt::format("the model is in {}{}", recipe_.out,
-                         held_out_ ? fmt::format(" (held-out loss {:.4f})", *held_out_) : ""));
+    output_.info(fmt::format("the model is in {}{}", recipe_.out,
+                             held_out_ ? fmt::format(" (held-out loss {:.4f})", *held_out_) : ""));
     if (!recipe_.exported.ema) return;
     const fs::path target = beside(recipe_.out, ".ema");
     ModelParameters<Tensor> wide;
     export_model(target, state_.config, ema_in_fp32(state_.config, *state_.ema, wide), dtype,
                  recipe_.data.tokenizer);
-    log_info(fmt::format("the moving average of its weights is in {}", target.string()));
+    output_.info(fmt::format("the moving average of its weights is in {}", target.string()));
   }
 
   Recipe recipe_;
   RunSchedule schedule_;
   Guard guard_;
   RunOptions options_;
+  Communicator& ranks_;
+  RunOutput output_;
   fs::path directory_;
-  RunLock lock_;
-  Tokenizer tokenizer_;
+  std::optional<RunLock> lock_;  // of rank 0
   CheckpointDirectory checkpoints_;
+  Tokenizer tokenizer_;
   std::int64_t resumed_from_;  // step, or -1
   TrainingData data_;
   BatchSource source_;
   TrainState state_;
-  DataPosition position_;  // behind the batch of the last whole step
+  std::unique_ptr<StepForm> form_;  // over state_
+  DataPosition position_;           // behind the batch of the last whole step
   std::optional<double> held_out_;
   double tokens_per_s_ = 0;  // smoothed
   Clock::time_point last_saved_;
@@ -373,7 +430,12 @@ fs::path run_directory(const Recipe& recipe) {
 
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop) {
   recipe.check_runnable();
-  Run(recipe, options).train(stop);
+  std::unique_ptr<Communicator> alone;
+  if (!options.ranks) alone = one_rank();
+  Communicator& ranks = options.ranks ? *options.ranks : *alone;
+  ranks.set_timeout(
+      std::chrono::milliseconds(static_cast<std::int64_t>(1000 * recipe.parallel.timeout_seconds)));
+  Run(recipe, options, ranks).train(stop);
 }
 
 }  // namespace minke

@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "base/function_ref.h"
+#include "parallel/communicator.h"
 #include "train/recipe.h"
 #include "train/train_state.h"
 
@@ -31,12 +32,18 @@ struct RunOptions {
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
   // Sees the gradients of every step before they are judged: where tests put faults.
   std::function<void(TrainState&)> on_gradients = {};
+  Communicator* ranks = nullptr;  // that train together, each calling run_training; null: one rank
 };
 
 // `stop` is asked between micro-batches. When it says true the unfinished step is dropped, a
 // checkpoint is written, and Interrupted says how to go on. A step that is not to be trusted
 // (train/guard.h) is skipped, or leaves a checkpoint of the state before and throws Error with
 // step, tensor and data position, as the recipe's guard says.
+//
+// With several ranks (train/ranked_step.h) `stop` is asked at the beginning of each step, and yes
+// on one of them stops all. Each reads text and checkpoint itself; rank 0 alone prints, writes
+// files and measures the held-out loss. It alone throws what all ranks found alike; the others then
+// get RankFailure. Interrupted is thrown on all of them.
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop);
 
 // Where the files of a run lie.

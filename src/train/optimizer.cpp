@@ -31,11 +31,6 @@ bool matches(const std::string& pattern, const std::string& name) {
   return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
-bool decays(const std::vector<std::string>& no_decay, const ParameterSpec& spec) {
-  return std::none_of(no_decay.begin(), no_decay.end(),
-                      [&](const std::string& pattern) { return matches(pattern, spec.name); });
-}
-
 }  // namespace
 
 MomentType parse_moment_type(std::string_view name) {
@@ -90,6 +85,22 @@ void check_no_decay(const ModelConfig& config, const std::vector<std::string>& p
           pattern, tensors[1].spec.name));
 }
 
+bool decays(const std::vector<std::string>& no_decay, const std::string& name) {
+  return std::none_of(no_decay.begin(), no_decay.end(),
+                      [&](const std::string& pattern) { return matches(pattern, name); });
+}
+
+AdamW adamw_of(const OptimizerSettings& settings, std::int64_t step, double norm) {
+  AdamW adamw{.lr = settings.lr,
+              .beta1 = settings.beta1,
+              .beta2 = settings.beta2,
+              .eps = settings.eps,
+              .weight_decay = settings.weight_decay,
+              .step = step};
+  if (settings.clip > 0) adamw.gradient_scale = std::min(1.0, settings.clip / (norm + 1e-6));
+  return adamw;
+}
+
 void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings, std::int64_t step,
                     double norm, ModelParameters<Tensor>& gradients, Moments& moments,
                     ModelParameters<Tensor>& masters) {
@@ -97,18 +108,12 @@ void optimizer_step(const ModelConfig& config, const OptimizerSettings& settings
   const auto first = list_parameters(config, moments.first);
   const auto second = list_parameters(config, moments.second);
   const auto weight = list_parameters(config, masters);
-  AdamW with_decay{.lr = settings.lr,
-                   .beta1 = settings.beta1,
-                   .beta2 = settings.beta2,
-                   .eps = settings.eps,
-                   .weight_decay = settings.weight_decay,
-                   .step = step};
-  if (settings.clip > 0) with_decay.gradient_scale = std::min(1.0, settings.clip / (norm + 1e-6));
+  const AdamW with_decay = adamw_of(settings, step, norm);
   AdamW without_decay = with_decay;
   without_decay.weight_decay = 0;
   std::vector<const AdamW*> of_tensor;
   for (const auto& [spec, leaf] : weight)
-    of_tensor.push_back(decays(settings.no_decay, spec) ? &with_decay : &without_decay);
+    of_tensor.push_back(decays(settings.no_decay, spec.name) ? &with_decay : &without_decay);
 
   const std::vector<Piece> pieces = cut(weight);
   parallel_for(static_cast<Index>(pieces.size()), [&](Index i) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/parameters.h"
+#include "ops/adamw.h"
 
 namespace minke {
 
@@ -47,6 +48,12 @@ void check_no_decay(const ModelConfig& config, const std::vector<std::string>& p
 // In double, summed over pieces of fixed size in a fixed order: the same bits on any number of
 // threads. NaN or infinity when a gradient holds one.
 double gradient_norm(const ModelConfig& config, ModelParameters<Tensor>& gradients);
+
+// The update of tensors that decay, number `step` (from 1): clipped as the whole gradient's `norm`
+// calls for.
+AdamW adamw_of(const OptimizerSettings& settings, std::int64_t step, double norm);
+// Whether weight decay acts on the tensor of that published name.
+bool decays(const std::vector<std::string>& no_decay, const std::string& name);
 
 // Update number `step` (from 1). `norm` is gradient_norm of the gradients, which are zero
 // afterwards.

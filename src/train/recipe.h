@@ -234,6 +234,24 @@ struct RecomputeRecipe {
   }
 };
 
+// Ranks that train together (train/ranked_step.h).
+struct ParallelRecipe {
+  std::string reduction = "fast";
+  double timeout_seconds = 600;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("reduction", reduction,
+          "sum of the micro-batches' gradients: fast, or fixed (one order, so the same bits on any "
+          "number of ranks; takes a gradient in memory for each micro-batch of a rank)",
+          one_of({"fast", "fixed"}));
+    field("timeout_seconds", timeout_seconds,
+          "longest wait for another rank before the job ends; more than a checkpoint or a held-out "
+          "loss takes; 0: for ever",
+          between(0, 1e9));
+  }
+};
+
 struct Recipe {
   std::string out;
   std::string init_from;
@@ -253,6 +271,7 @@ struct Recipe {
   Fp8Recipe fp8;
   RecomputeRecipe recompute;
   ExportRecipe exported;
+  ParallelRecipe parallel;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -278,6 +297,7 @@ struct Recipe {
     field("fp8", fp8, "compute fp8");
     field("recompute", recompute, "what the backward pass computes again instead of keeping it");
     field("export", exported, "the finished model");
+    field("parallel", parallel, "ranks that train together");
   }
 
   // From a file, then NAME=VALUE settings, then checked. ConfigError, FormatError or IoError naming

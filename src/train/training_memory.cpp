@@ -65,6 +65,17 @@ struct BlockBytes {
   }
 };
 
+// Whole gradients in the memory of a rank, and the slice of the sum that it owns
+// (train/ranked_step.h).
+double gradient_buffers(const Recipe& recipe, int n_ranks) {
+  const bool fixed = recipe.parallel.reduction == "fixed";
+  if (n_ranks == 1 && !fixed) return 1;
+  const double own = static_cast<double>(recipe.data.batch_size) /
+                     static_cast<double>(recipe.rows_at_a_time() * n_ranks);
+  const double terms = !fixed || own <= 1 ? 1 : n_ranks == 1 ? 2 : std::max(own, 2.0);
+  return terms + 1.0 / n_ranks;
+}
+
 double saving(const Recipe& recipe, const ModelConfig& config, bool RecomputeRecipe::*setting) {
   Recipe with = recipe, without = recipe;
   with.recompute.*setting = true;
@@ -92,7 +103,7 @@ RecomputeSavings recompute_savings(const Recipe& recipe, const ModelConfig& conf
           saving(recipe, config, &RecomputeRecipe::swiglu)};
 }
 
-TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c, int n_ranks) {
   const ParameterCount count = count_parameters(c);
   const auto n = static_cast<double>(count.total);
   const auto embedding = static_cast<double>(count.embedding);
@@ -103,8 +114,8 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
   const double packed = recipe.compute == "fp8" && recipe.fp8.scales == "float" ? 1 : wide;
   TrainingMemory m;
   m.masters = 4 * n;
-  m.gradients = 4 * n;
-  m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n;
+  m.gradients = 4 * n * gradient_buffers(recipe, n_ranks);
+  m.moments = 2 * (recipe.optimizer.moments == "bf16" ? 2 : 4) * n / n_ranks;
   m.products = 4 * embedding + 2 * wide * head + 2 * packed * (n - embedding - head);
   if (recipe.ema.decay > 0) m.ema = (recipe.ema.dtype == "bf16" ? 2 : 4) * n;
   const auto tokens = static_cast<double>(recipe.tokens_at_a_time());
@@ -114,8 +125,8 @@ TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& c) {
   return m;
 }
 
-void check_memory(const Recipe& recipe, const ModelConfig& config) {
-  const double needed = training_memory(recipe, config).total();
+void check_memory(const Recipe& recipe, const ModelConfig& config, int n_ranks) {
+  const double needed = training_memory(recipe, config, n_ranks).total();
   const MachineMemory machine = read_machine_memory();
   const auto here = static_cast<double>(machine.total_bytes + machine.swap_bytes);
   if (here > 0 && needed > here)

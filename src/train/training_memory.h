@@ -10,9 +10,10 @@ struct TrainingMemory {
   double masters = 0, gradients = 0, moments = 0, products = 0, ema = 0, activations = 0;
   double total() const { return masters + gradients + moments + products + ema + activations; }
 };
-TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config);
-// ConfigError when that is more than the machine has, swap included.
-void check_memory(const Recipe& recipe, const ModelConfig& config);
+// Of one of `n_ranks`.
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config, int n_ranks = 1);
+// ConfigError when that of one rank is more than the machine has, swap included.
+void check_memory(const Recipe& recipe, const ModelConfig& config, int n_ranks = 1);
 
 // Bytes that a token keeps in all layers for the backward pass, in the recipe's compute and with
 // its recomputation; and what each setting of recompute saves (or would) of the bytes without it

@@ -6,33 +6,6 @@
 #include "train/balance.h"
 
 namespace minke {
-namespace {
-
-DocumentStarts rows_of(DocumentStarts starts, Index first, Index n) {
-  if (starts.empty()) return starts;
-  return starts.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
-}
-
-// Scores and balance terms of several micro-batches are not one tensor: they are left out.
-void add(const PassResult& part, PassResult& sum) {
-  sum.total += part.total;
-  sum.main += part.main;
-  sum.mtp += part.mtp;
-  sum.balance += part.balance;
-  for (std::size_t k = 0; k < sum.mtp_k.size(); ++k) sum.mtp_k[k] += part.mtp_k[k];
-  for (std::size_t i = 0; i < sum.moe.size(); ++i) {
-    MoeLayerRecord& layer = sum.moe[i];
-    for (std::size_t e = 0; e < layer.load.size(); ++e) layer.load[e] += part.moe[i].load[e];
-    layer.balance = {};
-    layer.scores = {};
-  }
-  for (std::size_t i = 0; i < sum.fp8.size(); ++i) {
-    sum.fp8[i].counts.x += part.fp8[i].counts.x;
-    sum.fp8[i].counts.dy += part.fp8[i].counts.dy;
-  }
-}
-
-}  // namespace
 
 template <class Real>
 bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> tokens,
@@ -51,13 +24,13 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
                             .alpha = settings.alpha,
                             .share = static_cast<double>(n) / static_cast<double>(B),
                             .balance_scope = settings.balance_scope,
-                            .starts = rows_of(settings.starts, begin, n)};
+                            .starts = starts_of_rows(settings.starts, begin, n)};
     PassResult part = forward_backward(state.model, tokens.rows(begin, n), loss, state.gradients,
                                        settings.keep_scores);
     if (begin == 0)
       result = std::move(part);
     else
-      add(part, result);
+      add_result(part, result);
   }
   return true;
 }
@@ -65,15 +38,19 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
 template <class Real>
 void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm) {
-  const std::int64_t update = state.step - state.skipped + 1;
-  optimizer_step(state.config, settings, update, norm, state.gradients, state.moments,
+  optimizer_step(state.config, settings, next_update(state), norm, state.gradients, state.moments,
                  state.masters);
+  finish_update(state, gamma, result);
+}
+
+template <class Real>
+void finish_update(TrainStateOf<Real>& state, double gamma, const PassResult& result) {
   for (const MoeLayerRecord& layer : result.moe) {
     Tensor& bias = router_bias(state.config, state.masters, layer.layer);
     update_bias(gamma, layer.load, bias.v1<Real>());
   }
   refresh(state.model, state.masters);
-  if (state.ema) update_ema(state.config, state.masters, update, *state.ema);
+  if (state.ema) update_ema(state.config, state.masters, next_update(state), *state.ema);
   ++state.step;
 }
 
@@ -87,6 +64,30 @@ template decltype(accumulate_gradients<float>) accumulate_gradients<float>;
 template decltype(accumulate_gradients<double>) accumulate_gradients<double>;
 template decltype(apply_gradients<float>) apply_gradients<float>;
 template decltype(apply_gradients<double>) apply_gradients<double>;
+template decltype(finish_update<float>) finish_update<float>;
+
+DocumentStarts starts_of_rows(DocumentStarts starts, Index first, Index n) {
+  if (starts.empty()) return starts;
+  return starts.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+}
+
+void add_result(const PassResult& part, PassResult& sum) {
+  sum.total += part.total;
+  sum.main += part.main;
+  sum.mtp += part.mtp;
+  sum.balance += part.balance;
+  for (std::size_t k = 0; k < sum.mtp_k.size(); ++k) sum.mtp_k[k] += part.mtp_k[k];
+  for (std::size_t i = 0; i < sum.moe.size(); ++i) {
+    MoeLayerRecord& layer = sum.moe[i];
+    for (std::size_t e = 0; e < layer.load.size(); ++e) layer.load[e] += part.moe[i].load[e];
+    layer.balance = {};
+    layer.scores = {};
+  }
+  for (std::size_t i = 0; i < sum.fp8.size(); ++i) {
+    sum.fp8[i].counts.x += part.fp8[i].counts.x;
+    sum.fp8[i].counts.dy += part.fp8[i].counts.dy;
+  }
+}
 
 Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer) {
   const Index L = config.num_hidden_layers;

@@ -24,11 +24,28 @@ bool accumulate_gradients(TrainStateOf<Real>& state, View2<const std::int32_t> t
                           const BatchSettings& settings, FunctionRef<bool()> stop,
                           PassResult& result);
 
+// Adds losses, loads and FP8 counts of a micro-batch. Scores and balance terms of several are not
+// one tensor: they are dropped.
+void add_result(const PassResult& part, PassResult& sum);
+// Rows [first, first + n), or none of none.
+DocumentStarts starts_of_rows(DocumentStarts starts, Index first, Index n);
+
 // The update from state.gradients, whose gradient_norm is `norm`: clipping, AdamW, biases by the
 // loads of `result`, packed weights, moving average. state.step grows by one.
 template <class Real>
 void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm);
+
+// What follows the update of the masters: biases by the loads of `result`, packed weights, moving
+// average; state.step grows by one.
+template <class Real>
+void finish_update(TrainStateOf<Real>& state, double gamma, const PassResult& result);
+
+// The number that the next update has, from 1.
+template <class Real>
+std::int64_t next_update(const TrainStateOf<Real>& state) {
+  return state.step - state.skipped + 1;
+}
 
 // A step without update: the gradients are dropped, state.step and state.skipped grow by one.
 void skip_step(TrainState& state);

@@ -1,0 +1,26 @@
+// Moments of a ShardedOptimizer as whole tensors, for checkpoints: their files know nothing of
+// ranks, so that any layout loads what another one wrote.
+#pragma once
+#include <vector>
+
+#include "parallel/zero1.h"
+
+namespace minke {
+
+// Both moments of each tensor of an optimizer's list, whole.
+struct WholeMoments {
+  std::vector<Tensor*> first, second;
+};
+
+// The parts of the tensors, by their sizes, whose states rank `rank` of n_ranks keeps: the slices
+// of its ShardedOptimizer, in their order.
+std::vector<Piece> owned_slices(const std::vector<Index>& sizes, int n_ranks, int rank);
+
+// Collective over the optimizer's `group`. The moments of all ranks come to `whole` of rank 0;
+// those of other ranks are not looked at.
+void gather_moments(Communicator& group, ShardedOptimizer& optimizer, const WholeMoments& whole);
+
+// The own slices' moments from whole tensors that every rank has.
+void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer);
+
+}  // namespace minke

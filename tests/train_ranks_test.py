@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""minke train on two processes under mpirun: the same bytes as one, also when one rank is told to stop
+and the run goes on alone; errors are one line.
+
+usage: train_ranks_test.py MINKE       ends with status 77 where mpirun is missing or minke has no MPI"""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from mpi_test import SETTINGS as MPI_SETTINGS
+from train_kill_test import Bench, Failed, check, check_same, newest_checkpoint
+
+SKIPPED = 77
+STEPS, EVERY = 120, 20
+TIMEOUT_S = 240
+
+
+def write_recipe(bench):
+    path = bench.directory / "recipe.json"
+    recipe = json.loads(path.read_text())
+    recipe.update(steps=STEPS, eval_every=40, parallel={"reduction": "fixed", "timeout_seconds": 120})
+    recipe["data"].update(batch_size=8, micro_batch=2)
+    recipe["batch_ramp"].update({"from": 4, "multiple": 4})
+    recipe["checkpoint"].update(every=EVERY, minutes=0)
+    path.write_text(json.dumps(recipe))
+
+
+def start(bench, out, *flags):
+    return subprocess.Popen(
+        ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "odls_base_sigkill_timeout", "60",
+         "-np", "2", bench.minke, "--threads", "1", "train", bench.directory / "recipe.json",
+         "--out", out, *flags],
+        env={**os.environ, **MPI_SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process):
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, errors
+
+
+def said(errors):
+    """What minke said, mpirun's own words left out."""
+    return [line for line in errors.splitlines() if line.startswith("minke: ")]
+
+
+def stop_one_rank(bench, out):
+    process = start(bench, out)
+    begun = time.monotonic()
+    while newest_checkpoint(out) < EVERY and time.monotonic() - begun < TIMEOUT_S:
+        time.sleep(0.02)
+    ranks = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    check(len(ranks) == 2, f"mpirun has children {ranks}, expected two ranks")
+    os.kill(int(ranks[1]), signal.SIGTERM)
+    status, errors = end(process)
+    check(status == 130, f"{out}: exit status {status} after SIGTERM, expected 130: {errors}")
+    stopped = [line for line in said(errors) if "stopped after step" in line]
+    check(len(stopped) == 1, f"{out}: expected one line that says where it stopped: {errors}")
+    check(f"stopped after step {newest_checkpoint(out)} of {STEPS}" in stopped[0], stopped[0])
+
+
+def refuse(bench, expected, *flags):
+    status, errors = end(start(bench, bench.directory / "refused", *flags))
+    lines = said(errors)
+    check(status != 0 and len(lines) == 1 and expected in lines[0],
+          f"exit status {status}, expected one line with '{expected}': {errors}")
+
+
+def run(minke, directory):
+    bench = Bench(minke, directory, random.Random(1))
+    write_recipe(bench)
+    bench.finish(directory / "one")
+    status, errors = end(start(bench, directory / "two"))
+    check(status == 0, f"two ranks: exit status {status}: {errors}")
+    check(len([line for line in said(errors) if "the model is in" in line]) == 1,
+          f"expected one rank to speak: {errors}")
+    check_same(directory / "two", directory / "one")
+    stop_one_rank(bench, directory / "stopped")
+    bench.finish(directory / "stopped")
+    check_same(directory / "stopped", directory / "one")
+    refuse(bench, "so that each rank has as many micro-batches", "--set", "data.batch_size=6")
+    refuse(bench, "there is no option", "--set", "data.batch=6")
+    print("two ranks, also stopped and continued by one, equal one rank")
+
+
+def main():
+    minke = sys.argv[1]
+    if not shutil.which("mpirun"):
+        print("skipped: there is no mpirun (Debian: openmpi-bin)")
+        return SKIPPED
+    info = subprocess.run([minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
+    if "Open MPI" not in info:
+        print("skipped: minke was built without MPI (Debian: libopenmpi-dev)")
+        return SKIPPED
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            run(minke, pathlib.Path(directory))
+        except Failed as failure:
+            print(f"failed: {failure}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
