@@ -96,6 +96,7 @@ def metrics(out):
         entry = json.loads(line)
         if "start" not in entry:
             entry.pop("tokens_per_s", None)
+            entry.pop("sent_bytes_per_token", None)  # of several ranks alone
             lines.append(entry)
     return lines
 

@@ -18,7 +18,7 @@ from mpi_test import SETTINGS as MPI_SETTINGS
 from train_kill_test import Bench, Failed, check, check_same, newest_checkpoint
 
 SKIPPED = 77
-STEPS, EVERY = 120, 20
+STEPS, EVERY = 60, 10
 TIMEOUT_S = 240
 
 
@@ -29,14 +29,14 @@ def write_recipe(bench):
     recipe["data"].update(batch_size=8, micro_batch=2)
     recipe["batch_ramp"].update({"from": 4, "multiple": 4})
     recipe["checkpoint"].update(every=EVERY, minutes=0)
+    recipe["optimizer"]["lr_segments"][-1]["until"] = STEPS * 8 * recipe["data"]["sequence_length"]
     path.write_text(json.dumps(recipe))
 
 
 def start(bench, out, *flags):
     return subprocess.Popen(
-        ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "odls_base_sigkill_timeout", "60",
-         "-np", "2", bench.minke, "--threads", "1", "train", bench.directory / "recipe.json",
-         "--out", out, *flags],
+        ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "2", bench.minke, "--threads", "1",
+         "train", bench.directory / "recipe.json", "--out", out, *flags],
         env={**os.environ, **MPI_SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

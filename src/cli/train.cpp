@@ -61,7 +61,8 @@ void train(RunOptions options, FunctionRef<Recipe()> load) {
     try {
       run_training(recipe, options, [&] {
         if (interrupt.requested() && !told) {
-          log_info("stopping: a checkpoint follows (Ctrl-C once more leaves at once)");
+          if (ranks.rank() == 0)
+            log_info("stopping: a checkpoint follows (Ctrl-C once more leaves at once)");
           told = true;
         }
         return told;

@@ -12,6 +12,7 @@
 #include "model/checkpoint.h"
 #include "ops/isa.h"
 #include "parallel/agreement.h"
+#include "parallel/reduction.h"
 #include "text/tokenizer.h"
 #include "train/balance.h"
 #include "train/export.h"
@@ -222,6 +223,7 @@ class Run {
   // One step, its metrics and progress; false when `stop` ended it.
   bool step(FunctionRef<bool()> stop) {
     const auto begin = Clock::now();
+    const std::uint64_t sent_before = ranks_.bytes_sent();
     ranks_.set_progress(state_.step + 1, "training step");
     StepSchedule now = schedule_.at_step(state_.step);
     now.gamma = gamma_of(recipe_.loss, now.gamma);
@@ -259,10 +261,20 @@ class Run {
                         .seconds = took,
                         .loads = every > 0 && state_.step % every == 0},
                        n);
+    if (ranks_.size() > 1) {
+      const double sent = sent_by_all(ranks_.bytes_sent() - sent_before);
+      if (trusted) line["sent_bytes_per_token"] = sent / static_cast<double>(n);
+    }
     if (is_first()) add_held_out(line);
     if (line.size() > 1) output_.append(line);
     if (trusted) show(result, static_cast<double>(n) / took);
     return true;
+  }
+
+  double sent_by_all(std::uint64_t own) const {
+    auto bytes = static_cast<std::int64_t>(own);
+    all_reduce(ranks_, View1<std::int64_t>(&bytes, {1}));
+    return static_cast<double>(bytes);
   }
 
   // Whether the step may be made. A fault is written down first, and ends the run where the recipe

@@ -84,6 +84,25 @@ TEST_F(ThreadsTraining, ACheckpointGoesOnOnAnotherNumberOfRanks) {
   }
 }
 
+// Of each element, 4 bytes of gradient to its owner and 4 of weight from there, for each other
+// rank. What comes on top (losses, loads, squares of pieces) does not depend on the elements, but
+// for 16 bytes of each piece that gets another owner.
+TEST_F(ThreadsTraining, BytesSentAreThoseOfGradientsAndWeights) {
+  const auto fast = with(kFixed, {"parallel.reduction=fast", "steps=1"});
+  const auto sent = [&](int n, const char* width) {
+    const std::string out = "sent" + std::to_string(n) + width;
+    run_on(n, recipe(out, with(fast, {std::string("model.intermediate_size=") + width})));
+    const std::string lines = read_file(dir_ / (out + ".run") / "metrics.jsonl");
+    const std::size_t last = lines.rfind('\n', lines.size() - 2) + 1;
+    return Json::parse(lines.substr(last))["sent_bytes_per_token"].get<double>();
+  };
+  constexpr double kTokens = 8 * 16, kMore = 3 * 24 * 32;  // elements, of one dense layer
+  for (const int n : {2, 4}) {
+    const double expected = 8 * (n - 1) * kMore / kTokens;
+    EXPECT_NEAR(sent(n, "64") - sent(n, "32"), expected, 0.02 * expected) << n << " ranks";
+  }
+}
+
 // Ranks add their own micro-batches first: other sums, rounded otherwise.
 TEST_F(ThreadsTraining, TheFastOrderDiffersByRoundingAlone) {
   const auto fast = with(kFixed, {"parallel.reduction=fast", "steps=1"});
