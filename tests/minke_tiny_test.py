@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The model that ships with the repository: its size, its tokens, and that it does what its card says.
 
-  minke_tiny_test.py MINKE MODEL_DIR
+  minke_tiny_test.py MINKE MODEL_DIR TEXT_DIR
 
 Standard library only.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 MINKE = ""
 MODEL = Path()
+CORPUS = Path()
 MOST_BYTES = 24_000_000
 
 
@@ -65,13 +66,22 @@ class MinkeTiny(unittest.TestCase):
         text = "<｜fim▁begin｜>The capital of France is <｜fim▁hole｜>.<｜fim▁end｜>"
         self.assertTrue(generated("--prompt", text, "--max-tokens", 8)["text"].strip())
 
-    def test_its_context_is_used(self):
-        prompt = "The quick brown fox jumps over the lazy dog. " * 150
-        answer = generated("--prompt", prompt, "--max-tokens", 12)
-        self.assertGreater(answer["prompt_tokens"], 1500)
-        self.assertIn("brown fox", answer["text"])
+    def test_its_whole_context_does_no_harm(self):
+        documents = [json.loads(line)["text"] for path in sorted(CORPUS.glob("*.jsonl"))
+                     for line in path.read_text(encoding="utf-8").splitlines()[:12]]
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(folder) / "one.txt"
+            text.write_text("".join(documents)[:40000], encoding="utf-8")
+            bits = {window: self.bits_per_byte(text, window) for window in (256, 2048)}
+        self.assertLess(bits[2048], bits[256] + 0.001)
+
+    def bits_per_byte(self, text, window):
+        out = text.with_suffix(".json")
+        result = minke("eval", "--task", "bpb", "--model", MODEL, "--data", text, "--window", window, "--out", out)
+        self.assertEqual(result.returncode, 0, result.stderr.decode())
+        return json.loads(out.read_text())["overall"]["bits_per_byte"]
 
 
 if __name__ == "__main__":
-    MINKE, MODEL = sys.argv[1], Path(sys.argv[2])
+    MINKE, MODEL, CORPUS = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     unittest.main(argv=sys.argv[:1])

@@ -6,8 +6,9 @@
 FILE.jsonl is what `minke data --held-out-text` writes: {"text", "source"} a line. Each source, and all
 sources of a language together, is one file for `xz -9e` and for 7z's PPMd (order 16, 1 GiB): the texts one
 after another. The model has each document alone (`minke eval --task bpb`), with nothing
-seen before. A compressor carries nothing but its program, the model its weights: the last column adds the
-size of the directory, once, to what the text would take. Dialogues are left out: they are made from rules.
+seen before. A compressor carries nothing but its program, the model its weights: the last column says from
+how many MB of such text on both together are smaller than what PPMd makes. Dialogues are left out: they
+are made from rules.
 """
 import argparse
 import collections
@@ -43,8 +44,7 @@ def model_bits(minke, model, held_out, folder):
     subprocess.run([minke, "eval", "--task", "bpb", "--model", model, "--data", held_out, "--out", out], check=True,
                    stdout=subprocess.DEVNULL)
     scores = json.loads(out.read_text())
-    return {name: (score["bytes"], score["bytes"] * score["bits_per_byte"])
-            for name, score in scores["sources"].items()}
+    return {score["source"]: (score["bytes"], score["bytes"] * score["bits_per_byte"]) for score in scores["sources"]}
 
 
 def main():
@@ -67,7 +67,7 @@ def main():
     if unknown:
         sys.exit(f"{args.held_out} has no source {', '.join(sorted(unknown))}; it has {', '.join(sorted(texts))}")
 
-    print("| source | documents | bytes | xz -9e | 7z PPMd | model | model with its size |")
+    print("| source | documents | bytes | xz -9e | 7z PPMd | model | pays from, MB |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -77,8 +77,10 @@ def main():
             text = "".join("".join(texts[source]) for source in sources).encode()
             xz, ppmd = compressor_bits(text, folder)
             scored, bits = (sum(scores[source][part] for source in sources) for part in (0, 1))
+            gain = ppmd - bits / scored
+            pays = f"{8 * size / gain / 1e6:.0f}" if gain > 0 else "never"
             print(f"| {label} | {sum(len(texts[source]) for source in sources)} | {len(text)} | {xz:.3f} | "
-                  f"{ppmd:.3f} | {bits / scored:.3f} | {(bits + 8 * size) / scored:.2f} |", flush=True)
+                  f"{ppmd:.3f} | {bits / scored:.3f} | {pays} |", flush=True)
 
         for source in sorted(texts):
             row(source, [source])

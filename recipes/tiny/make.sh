@@ -73,7 +73,7 @@ if [ ! -d "$folder/short" ]; then
   step "training, 26 M tokens in rows of 512"
   train recipes/tiny/tiny.json --out "$folder/short"
 fi
-step "training, 4 M tokens in rows of 2048"
+step "training, 3 M tokens in rows of 2048"
 train recipes/tiny/long.json --init-from "$folder/short" --out "$folder/model"
 
 step "against xz and 7z, on text that was never trained on"

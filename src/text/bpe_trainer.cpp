@@ -42,7 +42,9 @@ constexpr AddedName kLast[] = {{"<｜fim▁hole｜>", false},
                                {"<｜tool▁outputs▁end｜>", false},
                                {"<｜tool▁output▁begin｜>", false},
                                {"<｜tool▁output▁end｜>", false},
-                               {"<｜tool▁sep｜>", false}};
+                               {"<｜tool▁sep｜>", false},
+                               {"<think>", false},
+                               {"</think>", false}};
 
 using Counts = std::unordered_map<std::string_view, std::int64_t>;
 
