@@ -16,7 +16,7 @@ namespace minke {
 struct HeldOutRows {
   std::string source;
   std::vector<std::int32_t> tokens;        // [rows, T+1]
-  std::vector<std::vector<Index>> starts;  // of documents, with data.mask_documents
+  std::vector<std::vector<Index>> starts = {};  // of documents, with data.mask_documents
   Index rows = 0;
   double bytes_per_token = 0;  // of the source's held-out text, end-of-sentence counted
 };
