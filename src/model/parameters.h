@@ -133,7 +133,7 @@ template <class Leaf, class F>
 void visit_block(const ModelConfig& c, const std::string& prefix, bool is_moe,
                  BlockParameters<Leaf>& p, F& f) {
   const Index D = c.hidden_size;
-  p.is_moe = is_moe;
+  if (p.is_moe != is_moe) p.is_moe = is_moe;  // threads may walk a complete model at once
   f(ParameterSpec{prefix + "input_layernorm.weight", {D}, Role::Norm}, p.input_layernorm);
   visit_mla(c, prefix + "self_attn.", p.self_attn, f);
   f(ParameterSpec{prefix + "post_attention_layernorm.weight", {D}, Role::Norm},
