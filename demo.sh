@@ -46,9 +46,14 @@ sample() {
 sample "$tiny" "In Python, a list is" 60
 sample "$tiny" "秋夜" 60
 step "talk with $tiny (minke chat --model $tiny)"
+messages=$(mktemp)
+trap 'rm -f "$messages"' EXIT
 for question in "Hello!" "Who are you?" "你是谁？" "早上好"; do
   printf '> %s\n' "$question"
-  printf '%s\n' "$question" | "$minke" chat --model "$tiny" --temperature 0 --max-tokens 60 --no-history 2>/dev/null
+  printf '%s\n' "$question" | "$minke" chat --model "$tiny" --temperature 0 --max-tokens 60 --no-history 2>"$messages" || {
+    cat "$messages" >&2
+    exit 1
+  }
 done
 
 cat <<END
