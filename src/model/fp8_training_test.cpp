@@ -54,16 +54,6 @@ void expect_same_bits(const ModelConfig& c, ModelGradients& a, ModelGradients& b
 
 constexpr ScaleForm kScales[] = {ScaleForm::Float, ScaleForm::PowerOfTwo};
 
-// The cosine between two gradients of a matrix.
-double cosine(const Tensor& a, const Tensor& b) {
-  double dot = 0, aa = 0, bb = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    const double x = a.flat()(i), y = b.flat()(i);
-    dot += x * y, aa += x * x, bb += y * y;
-  }
-  return dot / std::sqrt(aa * bb + 1e-300);
-}
-
 // Rounding to three bits of mantissa has a relative error of 2^-4 / sqrt(3) / sqrt(2) at most in
 // the mean square, about 0.026: a product of two rounded operands 0.037, and some 40 products in a
 // row, forward and backward through four blocks, 0.23, which is a cosine of 0.97. Twice that noise

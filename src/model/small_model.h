@@ -1,6 +1,8 @@
 // Tests only: a small model with every feature (compressed queries, groups, shared experts, MTP),
 // with weights that are neither tiny nor regular.
 #pragma once
+#include <cmath>
+
 #include "base/random.h"
 #include "model/weights.h"
 
@@ -48,6 +50,16 @@ inline Tensor random_tensor(Shape shape, std::uint64_t seed, double scale = 1) {
   Random random(seed);
   for (Index i = 0; i < t.size(); ++i) t.flat()(i) = static_cast<float>(scale * random.normal());
   return t;
+}
+
+// The cosine between two gradients of a matrix.
+inline double cosine(const Tensor& a, const Tensor& b) {
+  double dot = 0, aa = 0, bb = 0;
+  for (Index i = 0; i < a.size(); ++i) {
+    const double x = a.flat()(i), y = b.flat()(i);
+    dot += x * y, aa += x * x, bb += y * y;
+  }
+  return dot / std::sqrt(aa * bb + 1e-300);
 }
 
 inline Tensor random_tokens(Index rows, Index columns, Index vocabulary, std::uint64_t seed) {

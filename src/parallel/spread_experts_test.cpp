@@ -110,15 +110,6 @@ TEST(SpreadExperts, ThreadsHaveTheLossesAndGradientsOfOneRankInFp8) {
   expect_bits_of_one_rank(small_config(1), Compute::Fp8, 4, {});
 }
 
-double cosine(const Tensor& a, const Tensor& b) {
-  double dot = 0, aa = 0, bb = 0;
-  for (Index i = 0; i < a.size(); ++i) {
-    const double x = a.flat()(i), y = b.flat()(i);
-    dot += x * y, aa += x * x, bb += y * y;
-  }
-  return dot / std::sqrt(aa * bb + 1e-300);
-}
-
 // Every expert is chosen: where rounding turns a choice, losses jump. FP8 rows are allowed what
 // model/fp8_training_test.cpp derives for FP8 products, 2 % of the loss and a cosine of 0.91 (noise
 // 0.45); BF16 rounds to 2^-9 instead of 2^-4, so 1/32 of both. All ranks have the same tokens, so
