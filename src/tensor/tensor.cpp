@@ -24,6 +24,7 @@ Index element_count(const Shape& shape) {
 }
 
 void FreeBlock::operator()(void* block) const {
+  if (borrowed) return;
   live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
   free_block(block, bytes);
 }
@@ -39,8 +40,17 @@ Tensor Tensor::uninitialized(DType dtype, Shape shape) {
   Tensor t;
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
-  t.memory_ = std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes()});
+  t.memory_ =
+      std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes(), false});
   live_bytes.fetch_add(t.bytes(), std::memory_order_relaxed);
+  return t;
+}
+
+Tensor Tensor::borrowed(DType dtype, Shape shape, const void* memory) {
+  Tensor t;
+  t.dtype_ = dtype;
+  t.shape_ = std::move(shape);
+  t.memory_ = std::unique_ptr<void, FreeBlock>(const_cast<void*>(memory), FreeBlock{0, true});
   return t;
 }
 

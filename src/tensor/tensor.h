@@ -21,6 +21,7 @@ Index element_count(const Shape& shape);
 
 struct FreeBlock {
   std::size_t bytes = 0;
+  bool borrowed = false;
   void operator()(void* block) const;
 };
 
@@ -39,6 +40,9 @@ class Tensor {
   static Tensor uninitialized(Shape shape) {
     return uninitialized(dtype_of<T>, std::move(shape));
   }
+
+  // Elements that lie elsewhere, in a mapped file say, which outlives the tensor. Only to be read.
+  static Tensor borrowed(DType dtype, Shape shape, const void* memory);
 
   Tensor(Tensor&&) noexcept = default;
   Tensor& operator=(Tensor&&) noexcept = default;
@@ -124,7 +128,7 @@ class Tensor {
   std::unique_ptr<void, FreeBlock> memory_;
 };
 
-// Bytes of all tensors that there are.
+// Bytes of all tensors that there are, without what is borrowed.
 std::size_t live_tensor_bytes();
 
 }  // namespace minke
