@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "io/convert.h"
+#include "model/packed_checkpoint.h"
 
 namespace minke {
 namespace {
@@ -45,13 +46,53 @@ std::uint64_t parse_bytes(const std::string& text) {
 }
 
 struct Arguments {
-  std::string model, out, dtype, scale = "fp32", max_shard_size = "5GB";
+  std::string model, out, dtype, scale = "fp32", compute = "bf16", max_shard_size = "5GB";
   Index group = 32;
   bool allow_symlinks = false, overwrite = false;
   int threads = available_cores();
 };
 
-void run(const Arguments& a) {
+// The line on stderr. Looked at between tensors for an interrupt, so that what was written is
+// removed.
+class ConvertProgress {
+ public:
+  explicit ConvertProgress(std::string out) : out_(std::move(out)) {}
+  void operator()(std::uint64_t done, std::uint64_t total) {
+    if (interrupt_.requested()) throw Interrupted("stopped; nothing was written to " + out_);
+    if (!line_)
+      line_ = std::make_unique<Progress>(ProgressOptions{
+          .label = "convert", .unit = "bytes", .total = static_cast<std::int64_t>(total)});
+    line_->update(static_cast<std::int64_t>(done));
+  }
+  void finish() { line_->finish(); }
+
+ private:
+  const InterruptScope interrupt_;
+  std::string out_;
+  std::unique_ptr<Progress> line_;
+};
+
+double gigabytes(std::uint64_t bytes) {
+  return static_cast<double>(bytes) * 1e-9;
+}
+
+void pack(const Arguments& a) {
+  ConvertProgress progress(a.out);
+  const PackReport r = pack_model({.model = a.model,
+                                   .out = a.out,
+                                   .compute = parse_compute(a.compute),
+                                   .max_shard_bytes = parse_bytes(a.max_shard_size),
+                                   .allow_symlinks = a.allow_symlinks,
+                                   .overwrite = a.overwrite},
+                                  progress);
+  progress.finish();
+  log_info(fmt::format(
+      "{}: {} weights packed for --compute {}, {:.3f} GB (from {:.3f} GB); {} other files copied",
+      a.out, r.weights, a.compute, gigabytes(r.bytes_written), gigabytes(r.bytes_read),
+      r.files_copied));
+}
+
+void convert(const Arguments& a) {
   ConvertOptions options;
   options.model = a.model;
   options.out = a.out;
@@ -60,38 +101,32 @@ void run(const Arguments& a) {
                : a.dtype == "int4" ? ConvertTo::Int4
                                    : ConvertTo::Keep;
   options.scale = a.scale == "ue8m0" ? ScaleForm::PowerOfTwo : ScaleForm::Float;
-  if (options.scale == ScaleForm::PowerOfTwo && options.to != ConvertTo::Fp8)
-    throw UsageError("--scale is about weights that become FP8; it needs --dtype fp8");
   options.group = a.group;
   options.max_shard_bytes = parse_bytes(a.max_shard_size);
   options.allow_symlinks = a.allow_symlinks;
   options.overwrite = a.overwrite;
-  set_threads(a.threads);
-
-  // Looked at between tensors, so that what was written is removed.
-  const InterruptScope interrupt;
-  std::unique_ptr<Progress> line;
-  const ConvertReport r = convert_model(options, [&](std::uint64_t done, std::uint64_t total) {
-    if (interrupt.requested()) throw Interrupted("stopped; nothing was written to " + a.out);
-    if (!line)
-      line = std::make_unique<Progress>(ProgressOptions{
-          .label = "convert", .unit = "bytes", .total = static_cast<std::int64_t>(total)});
-    line->update(static_cast<std::int64_t>(done));
-  });
-  line->finish();
+  ConvertProgress progress(a.out);
+  const ConvertReport r = convert_model(options, progress);
+  progress.finish();
   log_info(
       fmt::format("{}: {} tensors, {:.3f} GB (from {:.3f} GB); {} dequantised to BF16, {} "
                   "quantised, {} rounded to BF16, {} other files copied",
-                  a.out, r.tensors, static_cast<double>(r.bytes_written) / 1e9,
-                  static_cast<double>(r.bytes_read) / 1e9, r.dequantized, r.quantized, r.rounded,
-                  r.files_copied));
+                  a.out, r.tensors, gigabytes(r.bytes_written), gigabytes(r.bytes_read),
+                  r.dequantized, r.quantized, r.rounded, r.files_copied));
+}
+
+void run(const Arguments& a) {
+  if (a.scale == "ue8m0" && a.dtype != "fp8")
+    throw UsageError("--scale is about weights that become FP8; it needs --dtype fp8");
+  set_threads(a.threads);
+  a.dtype == "packed" ? pack(a) : convert(a);
 }
 
 }  // namespace
 
 void add_convert(CLI::App& app) {
   CLI::App* cmd = app.add_subcommand(
-      "convert", "Convert a model between BF16, FP8 and 4 bits, or between shard sizes");
+      "convert", "Convert a model between BF16, FP8 and 4 bits, between shard sizes, or pack it");
   const auto a = std::make_shared<Arguments>();
   cmd->add_option("--model", a->model, "model directory to read")->required();
   cmd->add_option("--out", a->out, "directory to write; it appears whole or not at all")
@@ -99,9 +134,13 @@ void add_convert(CLI::App& app) {
   cmd->add_option("--dtype", a->dtype,
                   "bf16: dequantised, as published; fp8: the published set of weights in 128x128 "
                   "blocks, the rest BF16; int4: 4 bits in groups (compressed-tensors, "
-                  "pack-quantized); keep: only the shards change")
+                  "pack-quantized); keep: only the shards change; packed: in the order in which "
+                  "this program multiplies them, mapped by generate, chat, serve and eval")
       ->required()
-      ->check(CLI::IsMember({"bf16", "fp8", "int4", "keep"}));
+      ->check(CLI::IsMember({"bf16", "fp8", "int4", "keep", "packed"}));
+  cmd->add_option("--compute", a->compute, "arithmetic that --dtype packed packs for")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp8"}))
+      ->capture_default_str();
   cmd->add_option(
          "--scale", a->scale,
          "scales of weights that become FP8: fp32, or ue8m0 (powers of two, stored as F32)")

@@ -100,7 +100,7 @@ void BatchLoop::step() {
   const DraftSwitch::Use use = drafts_.next(n_decoding());
   const StepPlan step = plan(use.verify);
   DraftTiming timing;
-  const std::vector<StepPiece> pieces = pieces_of(step, timing);
+  const BlockVector<StepPiece> pieces = pieces_of(step, timing);
   if (step.stuck && step.preempted.empty()) finish(*running_.front(), FinishReason::Length);
   preempt(step);
   make_room(pieces);
@@ -180,7 +180,7 @@ StepPlan BatchLoop::plan(bool verify_drafts) const {
   const Index most = 2 * static_cast<Index>(running_.size()) + pages_for(settings_.prefill_chunk);
   const auto own =
       available_pages() > most ? BatchSequence::OwnPages::Leave : BatchSequence::OwnPages::Count;
-  std::vector<PlannedSequence> running;
+  BlockVector<PlannedSequence> running;
   for (const auto& s : running_) {
     running.push_back(s->planned(own));
     if (!verify_drafts) running.back().drafts = 0;
@@ -188,8 +188,8 @@ StepPlan BatchLoop::plan(bool verify_drafts) const {
   return plan_step(running, {settings_.max_batch, settings_.prefill_chunk, available_pages()});
 }
 
-std::vector<StepPiece> BatchLoop::pieces_of(const StepPlan& plan, DraftTiming& timing) const {
-  std::vector<StepPiece> pieces;
+BlockVector<StepPiece> BatchLoop::pieces_of(const StepPlan& plan, DraftTiming& timing) const {
+  BlockVector<StepPiece> pieces;
   for (const PlannedPiece& piece : plan.pieces) {
     BatchSequence& s = *running_[piece.sequence];
     const bool decodes = s.planned(BatchSequence::OwnPages::Leave).decodes();
@@ -228,7 +228,7 @@ void BatchLoop::free_pages(Index n) {
 
 void BatchLoop::run(std::span<const StepPiece> pieces, bool make_drafts, DraftTiming timing) {
   ++counts_.steps;
-  std::vector<PieceResult> results = runner_.run(pieces, make_drafts, timing);
+  BlockVector<PieceResult> results = runner_.run(pieces, make_drafts, timing);
   for (std::size_t i = 0; i < results.size(); ++i) {
     timing.n_accepted += results[i].accepted_draft;
     finish_piece(pieces[i], results[i]);

@@ -50,7 +50,7 @@ class BatchLoop {
     return request.prompt_form() == AttentionForm::Expanded ? prefixes_ : decode_form_prefixes_;
   }
   Index available_pages() const { return pool_.n_free() + pool_.n_kept(); }
-  std::vector<StepPiece> pieces_of(const StepPlan& plan, DraftTiming& timing) const;
+  BlockVector<StepPiece> pieces_of(const StepPlan& plan, DraftTiming& timing) const;
   void preempt(const StepPlan& plan);
   void make_room(std::span<const StepPiece> pieces);
   void free_pages(Index n);  // from the prefix caches, as far as they go

@@ -12,7 +12,6 @@
 #pragma once
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "model/cached_forward.h"
 
@@ -44,8 +43,8 @@ struct PlannedPiece {
   AttentionForm form;
 };
 struct StepPlan {
-  std::vector<PlannedPiece> pieces;    // of the sequences that run, oldest first
-  std::vector<std::size_t> preempted;  // youngest first
+  BlockVector<PlannedPiece> pieces;    // of the sequences that run, oldest first
+  BlockVector<std::size_t> preempted;  // youngest first
   bool stuck = false;  // the oldest is alone and all pages are not enough for it to go on
 };
 // `running` is ordered by age, the oldest first.

@@ -86,6 +86,8 @@ BatchSequence::BatchSequence(std::shared_ptr<ActiveRequest> request, PagePool& p
       cache_(pool),
       sampler_(settings_of(*request_, 0)) {
   if (request_->request.constraint) constraint_ = request_->request.constraint->clone();
+  generated_.reserve(static_cast<std::size_t>(request_->max_generated));
+  cache_.expect(request_->prompt_tokens() + request_->max_generated);
 }
 
 std::unique_ptr<BatchSequence> BatchSequence::fork(Index choice) const {
@@ -94,6 +96,7 @@ std::unique_ptr<BatchSequence> BatchSequence::fork(Index choice) const {
   copy->sampler_ = Sampler(settings_of(*request_, choice));
   try {
     copy->cache_ = cache_.fork(request_->prompt_tokens());
+    copy->cache_.expect(request_->prompt_tokens() + request_->max_generated);
     copy->module_rows = module_rows;
   } catch (const PagesExhausted&) {
     // It is computed anew when there is room, from the prefix cache where that holds the prompt.
@@ -149,7 +152,7 @@ void BatchSequence::restrict(std::span<float> logits) {
 
 ScoredToken BatchSequence::draw(std::span<float> logits) {
   const GenerationRequest& r = request_->request;
-  std::vector<float> as_they_are;
+  BlockVector<float> as_they_are;
   if (r.top_logprobs) as_they_are.assign(logits.begin(), logits.end());
   restrict(logits);
   const std::int32_t id = sampler_.sample(logits, {r.prompt, generated_});

@@ -33,7 +33,7 @@ Tensor gather(View2<const float> h, std::span<const Index> rows) {
 
 }  // namespace
 
-std::vector<PieceResult> StepRunner::run(std::span<const StepPiece> pieces, bool make_drafts,
+BlockVector<PieceResult> StepRunner::run(std::span<const StepPiece> pieces, bool make_drafts,
                                          DraftTiming& timing) {
   before_.clear();
   for (const StepPiece& piece : pieces) before_.push_back(piece.sequence->cached());
@@ -48,10 +48,10 @@ std::vector<PieceResult> StepRunner::run(std::span<const StepPiece> pieces, bool
 }
 
 // Throws only while no token has been chosen.
-std::vector<PieceResult> StepRunner::run_together(std::span<const StepPiece> pieces,
+BlockVector<PieceResult> StepRunner::run_together(std::span<const StepPiece> pieces,
                                                   bool make_drafts, DraftTiming& timing) {
   const auto start = Clock::now();
-  std::vector<PieceResult> results(pieces.size());
+  BlockVector<PieceResult> results(pieces.size());
   const Tensor h = main_model(pieces);
   take_prompt_states(pieces, h, results);
   score_prompts(pieces, h);
@@ -65,9 +65,9 @@ std::vector<PieceResult> StepRunner::run_together(std::span<const StepPiece> pie
   return results;
 }
 
-std::vector<PieceResult> StepRunner::run_alone(std::span<const StepPiece> pieces) {
+BlockVector<PieceResult> StepRunner::run_alone(std::span<const StepPiece> pieces) {
   const std::vector<Index> before = before_;
-  std::vector<PieceResult> results(pieces.size());
+  BlockVector<PieceResult> results(pieces.size());
   for (std::size_t p = 0; p < pieces.size(); ++p) {
     pieces[p].sequence->cache().truncate(before[p]);
     before_ = {before[p]};
@@ -83,8 +83,8 @@ std::vector<PieceResult> StepRunner::run_alone(std::span<const StepPiece> pieces
 
 // -> states [T, D] of all new tokens. Those of prompts computed before are known.
 Tensor StepRunner::main_model(std::span<const StepPiece> pieces) {
-  std::vector<std::int32_t> tokens;
-  std::vector<Segment> segments;
+  BlockVector<std::int32_t> tokens;
+  BlockVector<Segment> segments;
   bool any_known = false;
   for (const StepPiece& piece : pieces) {
     BatchSequence& s = *piece.sequence;
@@ -123,7 +123,7 @@ Tensor StepRunner::with_known_states(std::span<const StepPiece> pieces,
 }
 
 void StepRunner::take_prompt_states(std::span<const StepPiece> pieces, const Tensor& h,
-                                    std::vector<PieceResult>& results) const {
+                                    BlockVector<PieceResult>& results) const {
   Index end = 0;
   for (std::size_t p = 0; p < pieces.size(); ++p) {
     const BatchSequence& s = *pieces[p].sequence;
@@ -154,9 +154,9 @@ void StepRunner::score_prompts(std::span<const StepPiece> pieces, const Tensor& 
 }
 
 void StepRunner::choose(std::span<const StepPiece> pieces, const Tensor& h,
-                        std::vector<PieceResult>& results) {
-  std::vector<Row> rows;
-  std::vector<Index> of_h;
+                        BlockVector<PieceResult>& results) {
+  BlockVector<Row> rows;
+  BlockVector<Index> of_h;
   Index end = 0;
   for (std::size_t p = 0; p < pieces.size(); ++p) {
     BatchSequence& s = *pieces[p].sequence;
@@ -164,6 +164,7 @@ void StepRunner::choose(std::span<const StepPiece> pieces, const Tensor& h,
     if (s.cached() < s.total() || s.request().max_generated == 0) continue;
     const Index n = s.cached() - s.total() + 1;  // the last token's, and the draft's
     rows.push_back({p, static_cast<Index>(of_h.size()), n});
+    results[p].tokens.reserve(static_cast<std::size_t>(n));
     for (Index i = n; i > 0; --i) of_h.push_back(end - i);
   }
   if (rows.empty()) return;
@@ -204,7 +205,7 @@ void StepRunner::choose_tokens(BatchSequence& s, View2<float> logits, PieceResul
 
 // A module that fails stops nobody: its rows then do not keep up, and there are no drafts.
 void StepRunner::draft(std::span<const StepPiece> pieces, const Tensor& h,
-                       const std::vector<PieceResult>& results) {
+                       const BlockVector<PieceResult>& results) {
   try {
     run_module(pieces, h, results);
   } catch (const std::exception& e) {
@@ -219,11 +220,11 @@ void StepRunner::draft(std::span<const StepPiece> pieces, const Tensor& h,
 // The module runs over the positions that the main model has gained: each with its state and the
 // token after it. Prompts whose rows of the module do not keep up are left out.
 void StepRunner::run_module(std::span<const StepPiece> pieces, const Tensor& h,
-                            const std::vector<PieceResult>& results) {
-  std::vector<std::int32_t> tokens;
-  std::vector<Segment> segments;
-  std::vector<Index> rows, last;  // of h; of the module's result, where a draft is wanted
-  std::vector<BatchSequence*> drafting;
+                            const BlockVector<PieceResult>& results) {
+  BlockVector<std::int32_t> tokens;
+  BlockVector<Segment> segments;
+  BlockVector<Index> rows, last;  // of h; of the module's result, where a draft is wanted
+  BlockVector<BatchSequence*> drafting;
   Index first_row = 0;
   for (std::size_t p = 0; p < pieces.size(); first_row += pieces[p++].n_tokens) {
     BatchSequence& s = *pieces[p].sequence;

@@ -15,7 +15,7 @@ struct StepPiece {
 
 // What came of a piece.
 struct PieceResult {
-  std::vector<ScoredToken> tokens;    // new ones: none while catching up, two with a draft accepted
+  BlockVector<ScoredToken> tokens;    // new ones: none while catching up, two with a draft accepted
   std::optional<FinishReason> ended;  // with the last of them
   bool accepted_draft = false;
   PromptState prompt_state;         // of the prompt's last token, if it was computed here
@@ -31,7 +31,7 @@ class StepRunner {
   // fails for one sequence (a sampler or constraint that throws) is in its result; when the pass
   // fails, each piece runs alone, so that only what fails by itself ends. Fills the times of
   // `timing`, or takes it out of what is timed.
-  std::vector<PieceResult> run(std::span<const StepPiece> pieces, bool make_drafts,
+  BlockVector<PieceResult> run(std::span<const StepPiece> pieces, bool make_drafts,
                                DraftTiming& timing);
 
  private:
@@ -40,22 +40,22 @@ class StepRunner {
     Index row, n;  // in the logits: n = 1, or 2 with a draft to be checked
   };
 
-  std::vector<PieceResult> run_together(std::span<const StepPiece> pieces, bool make_drafts,
+  BlockVector<PieceResult> run_together(std::span<const StepPiece> pieces, bool make_drafts,
                                         DraftTiming& timing);
-  std::vector<PieceResult> run_alone(std::span<const StepPiece> pieces);
+  BlockVector<PieceResult> run_alone(std::span<const StepPiece> pieces);
   Tensor main_model(std::span<const StepPiece> pieces);
   Tensor with_known_states(std::span<const StepPiece> pieces, const Tensor& computed) const;
   void take_prompt_states(std::span<const StepPiece> pieces, const Tensor& h,
-                          std::vector<PieceResult>& results) const;
+                          BlockVector<PieceResult>& results) const;
   void score_prompts(std::span<const StepPiece> pieces, const Tensor& h);
   void choose(std::span<const StepPiece> pieces, const Tensor& h,
-              std::vector<PieceResult>& results);
+              BlockVector<PieceResult>& results);
   void choose_tokens(BatchSequence& sequence, View2<float> logits, PieceResult& result) const;
   void draft(std::span<const StepPiece> pieces, const Tensor& h,
-             const std::vector<PieceResult>& results);
+             const BlockVector<PieceResult>& results);
   bool module_keeps_up(BatchSequence& sequence, Index begin) const;
   void run_module(std::span<const StepPiece> pieces, const Tensor& h,
-                  const std::vector<PieceResult>& results);
+                  const BlockVector<PieceResult>& results);
 
   const Model& model_;
   AcceptanceRule rule_;

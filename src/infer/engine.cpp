@@ -54,8 +54,8 @@ std::string_view name_of(FinishReason reason) {
 }
 
 Tensor step(const Model& model, std::span<const StepInput> inputs) {
-  std::vector<std::int32_t> tokens;
-  std::vector<Segment> segments;
+  BlockVector<std::int32_t> tokens;
+  BlockVector<Segment> segments;
   Index n_wanted = 0;
   for (const StepInput& input : inputs) {
     const Index n = static_cast<Index>(input.tokens.size());
@@ -144,6 +144,8 @@ GenerationResult generate(const Model& model, Sequence& sequence,
   }
 
   const Index most = std::min(settings.max_tokens, model.config.max_position_embeddings - n);
+  result.ids.reserve(static_cast<std::size_t>(most));
+  sequence.expect(n + most);
   while (true) {
     const std::int32_t id = sampler.sample(row(logits), {prompt, result.ids});
     if (result.ids.empty()) result.prefill_s = watch.lap();

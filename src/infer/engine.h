@@ -46,6 +46,8 @@ class Sequence {
   // Forgets what does not begin `prompt`, and so much that at least the prompt's last token is left
   // to be computed. Returns how many rows stay.
   Index rewind_to(std::span<const std::int32_t> prompt);
+  // Up to n tokens take no memory but the cache's from now on.
+  void expect(Index n) { ids_.reserve(static_cast<std::size_t>(n)); }
   // Runs the next tokens; logits [V] after the last, or an empty tensor.
   Tensor extend(const Model& model, std::span<const std::int32_t> tokens, AttentionForm form,
                 bool wants_logits);

@@ -1,10 +1,8 @@
 #include "infer/latent_pages.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -17,28 +15,14 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
 }
 
-std::byte* map_memory(std::size_t bytes) {
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED)
-    throw_io_error(fmt::format("cannot reserve {} bytes for the latent cache", bytes), errno);
-  madvise(p, bytes, MADV_HUGEPAGE);  // a wish: without it the cache is slower, not wrong
-  return static_cast<std::byte*>(p);
-}
-
 }  // namespace
 
 PagePool::PagePool(const PageLayout& layout, Index n_pages)
     : layout_(layout), stride_(aligned(layout.bytes())) {
   if (n_pages < 1) throw ConfigError("the latent cache has no page; give it more bytes");
-  mapped_bytes_ = stride_ * static_cast<std::size_t>(n_pages);
-  memory_ = map_memory(mapped_bytes_);
+  memory_ = ReservedMemory(stride_ * static_cast<std::size_t>(n_pages), "the latent cache");
   pages_.resize(static_cast<std::size_t>(n_pages));
   for (Index i = n_pages; i-- > 0;) free_.push_back(static_cast<PageId>(i));
-}
-
-PagePool::~PagePool() {
-  munmap(memory_, mapped_bytes_);
 }
 
 void PagePool::touch(std::size_t bytes) {
@@ -80,12 +64,12 @@ void PagePool::unkeep(PageId page) {
 }
 
 void* PagePool::rows(PageId page, Index layer) const {
-  return memory_ + static_cast<std::size_t>(page) * stride_ +
+  return memory_.data() + static_cast<std::size_t>(page) * stride_ +
          static_cast<std::size_t>(layer) * layout_.layer_bytes();
 }
 
 std::span<std::byte> PagePool::bytes(PageId page) const {
-  return {memory_ + static_cast<std::size_t>(page) * stride_, layout_.bytes()};
+  return {memory_.data() + static_cast<std::size_t>(page) * stride_, layout_.bytes()};
 }
 
 PagedCache::PagedCache(PagePool& pool)
@@ -111,6 +95,12 @@ void PagedCache::add_page(PageId page) {
 
 void PagedCache::reserve(Index n) {
   while (static_cast<Index>(table_.size()) < pages_for(n)) add_page(pool_->take());
+}
+
+void PagedCache::expect(Index n) {
+  const auto n_pages = static_cast<std::size_t>(pages_for(n));
+  table_.reserve(n_pages);
+  for (Layer& layer : layers_) layer.pages.reserve(n_pages);
 }
 
 void PagedCache::append(Index index, View2<const float> rows) {
@@ -179,7 +169,10 @@ PagedCache PagedCache::fork(Index n) const {
 void PagedCache::clear() {
   for (const PageId page : table_) pool_->drop(page);
   table_.clear();
-  for (Layer& layer : layers_) layer = {};
+  for (Layer& layer : layers_) {
+    layer.pages.clear();
+    layer.length = layer.origin = layer.first_page = 0;
+  }
 }
 
 Index PagedCache::n_own() const {

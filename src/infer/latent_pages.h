@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/latent_cache.h"
+#include "tensor/reserved_memory.h"
 
 namespace minke {
 
@@ -38,7 +39,6 @@ class PagePool {
  public:
   // Reserves addresses, not memory. ConfigError without a page; IoError when the system refuses.
   PagePool(const PageLayout& layout, Index n_pages);
-  ~PagePool();
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
@@ -73,8 +73,8 @@ class PagePool {
   const Page& at(PageId page) const { return pages_[static_cast<std::size_t>(page)]; }
 
   PageLayout layout_;
-  std::size_t stride_, mapped_bytes_;
-  std::byte* memory_ = nullptr;
+  std::size_t stride_;
+  ReservedMemory memory_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;  // the last freed is taken first: it is likely in a processor's cache
   Index n_used_ = 0;
@@ -92,6 +92,8 @@ class PagedCache final : public LatentCache {
   Index length(Index layer) const override { return of(layer).length; }
   // Throws PagesExhausted.
   void reserve(Index n) override;
+  // Up to n positions take no memory but pages from now on, also after clear().
+  void expect(Index n);
   void append(Index layer, View2<const float> rows) override;
   std::span<const void* const> pages(Index layer) const override {
     return std::span(of(layer).pages).subspan(static_cast<std::size_t>(of(layer).first_page));

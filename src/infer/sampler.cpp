@@ -114,6 +114,7 @@ void Sampler::filter() {
     candidates_.push_back({static_cast<std::int32_t>(best - logits_.begin()), 1});
     return;
   }
+  candidates_.reserve(logits_.size());
   // Relative to the largest, so that neither large logits nor a small temperature overflow.
   for (std::size_t v = 0; v < logits_.size(); ++v) {
     const double p = std::exp((logits_[v] - *best) / settings_.temperature);

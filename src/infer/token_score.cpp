@@ -14,8 +14,8 @@ double log_sum_exp(std::span<const float> logits) {
   return largest + std::log(sum);
 }
 
-std::vector<std::int32_t> most_likely(std::span<const float> logits, Index n) {
-  std::vector<std::int32_t> ids(logits.size());
+BlockVector<std::int32_t> most_likely(std::span<const float> logits, Index n) {
+  BlockVector<std::int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
   const auto end = ids.begin() + std::min<Index>(n, static_cast<Index>(ids.size()));
   std::partial_sort(ids.begin(), end, ids.end(), [&](std::int32_t a, std::int32_t b) {

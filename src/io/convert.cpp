@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/threads.h"
+#include "io/model_directory.h"
 
 namespace minke {
 namespace {
@@ -22,16 +23,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::array<std::string_view, 9> kFp8Linears = {
     "q_proj", "q_a_proj",  "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
     "o_proj", "gate_proj", "up_proj",  "down_proj"};
-
-std::string with_unit(std::uint64_t bytes) {
-  double value = static_cast<double>(bytes);
-  const char* unit = "bytes";
-  for (const char* next : {"KB", "MB", "GB", "TB"}) {
-    if (value < 1000) break;
-    value /= 1000, unit = next;
-  }
-  return fmt::format("{:.4g} {}", value, unit);
-}
 
 bool is_real(DType t) {
   return t == DType::F64 || t == DType::F32 || t == DType::F16 || t == DType::BF16;
@@ -102,7 +93,7 @@ class Conversion {
   }
 
   ConvertReport run(FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
-    check_space();
+    check_space(options_.out, decls_);
     AtomicDirectory out(options_.out);
     ShardedWriter writer(out.path(), decls_, {.max_shard_bytes = options_.max_shard_bytes});
     std::uint64_t done = 0;
@@ -117,7 +108,7 @@ class Conversion {
       progress(done += step.counted, store_.total_bytes());
     }
     for (const auto& [name, digest] : writer.finish()) out.record(name, digest);
-    copy_files(out);
+    report_.files_copied = copy_other_files(options_.model, store_options(), out);
     write_config(out);
     store_.check_intact();
     out.commit();
@@ -320,42 +311,6 @@ class Conversion {
                                   options_.to == ConvertTo::Int4 ? "4 bits" : "FP8"));
   }
 
-  void check_space() const {
-    std::uint64_t needed = 0;
-    for (const TensorDecl& t : decls_) needed += t.bytes();
-    fs::path at = fs::absolute(options_.out);
-    std::error_code error;
-    while (!fs::exists(at, error) && at.has_parent_path() && at != at.parent_path())
-      at = at.parent_path();
-    const fs::space_info space = fs::space(at, error);
-    if (!error && space.available < needed)
-      throw IoError(fmt::format("{} needs {}, but only {} are free on its disk",
-                                options_.out.string(), with_unit(needed),
-                                with_unit(space.available)));
-  }
-
-  // Tokenizer, templates, generation settings, licence, model card, remote code.
-  void copy_files(AtomicDirectory& out) {
-    for (const auto& entry : fs::directory_iterator(options_.model)) {
-      const std::string name = entry.path().filename().string();
-      const std::string type = entry.path().extension().string();
-      const bool wanted = name.starts_with("tokenizer") || name.starts_with("LICENSE") ||
-                          name.starts_with("chat_template") || name == "special_tokens_map.json" ||
-                          name == "added_tokens.json" || name == "generation_config.json" ||
-                          name == "vocab.json" || type == ".jinja" || type == ".txt" ||
-                          type == ".md" || type == ".py" || type == ".model";
-      if (!entry.is_regular_file()) continue;
-      if (!wanted) continue;
-      const MappedFile from =
-          MappedFile::open(file_in_directory(options_.model, name, store_options()));
-      FileWriter to(out.path() / name);
-      to.write(from.bytes());
-      from.check_intact();
-      out.record(name, to.finish());
-      ++report_.files_copied;
-    }
-  }
-
   void write_config(AtomicDirectory& out) {
     if (options_.to == ConvertTo::Bf16) config_.erase("quantization_config");
     if (options_.to == ConvertTo::Int4) config_["quantization_config"] = int4_settings();
@@ -414,20 +369,6 @@ class Conversion {
   ConvertReport report_;
 };
 
-void check_out(const ConvertOptions& options) {
-  if (options.to == ConvertTo::Int4) check_int4_group(options.group);
-  std::error_code error;
-  const fs::path in = fs::weakly_canonical(options.model, error);
-  const fs::path out = fs::weakly_canonical(fs::absolute(options.out), error);
-  const fs::path inside = in.lexically_relative(out.has_filename() ? out : out.parent_path());
-  if (inside == "." || (!inside.empty() && *inside.begin() != ".."))
-    throw UsageError(fmt::format("--out {} would replace the input {}; choose another directory",
-                                 options.out.string(), options.model.string()));
-  if (!options.overwrite && fs::exists(options.out, error) && !fs::is_empty(options.out, error))
-    throw UsageError(fmt::format("--out {} exists; choose another directory, or add --overwrite",
-                                 options.out.string()));
-}
-
 }  // namespace
 
 bool is_fp8_weight(std::string_view name) {
@@ -442,7 +383,8 @@ bool is_fp8_weight(std::string_view name) {
 
 ConvertReport convert_model(const ConvertOptions& options,
                             FunctionRef<void(std::uint64_t, std::uint64_t)> progress) {
-  check_out(options);
+  if (options.to == ConvertTo::Int4) check_int4_group(options.group);
+  check_output(options.model, options.out, options.overwrite);
   return Conversion(options).run(progress);
 }
 

@@ -265,7 +265,8 @@ std::vector<TensorDecl> file_order(std::vector<TensorDecl> tensors) {
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
-                                     std::vector<TensorDecl> tensors, const Metadata& metadata)
+                                     std::vector<TensorDecl> tensors, const Metadata& metadata,
+                                     std::size_t alignment)
     : order_(file_order(std::move(tensors))), file_(path) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -286,7 +287,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
     at += t.bytes();
   }
   text += '}';
-  text.append((8 - text.size() % 8) % 8, ' ');
+  text.append((alignment - (8 + text.size()) % alignment) % alignment, ' ');
   if (text.size() > kMaxHeader)
     bad(path, "{} tensors need a header of {} bytes, at most {} are allowed; use more shards",
         order_.size(), text.size(), kMaxHeader);

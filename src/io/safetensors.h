@@ -116,8 +116,9 @@ struct NamedTensorView {
 // the order that order() gives, which is file_order.
 class SafetensorsWriter {
  public:
+  // The data begins at a multiple of `alignment` bytes of the file, itself a multiple of 8.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorDecl> tensors,
-                    const Metadata& metadata = {{"format", "pt"}});
+                    const Metadata& metadata = {{"format", "pt"}}, std::size_t alignment = 8);
   const std::vector<TensorDecl>& order() const { return order_; }
   // The whole data of the next tensor of order().
   void write(std::span<const std::byte> bytes);

@@ -39,8 +39,8 @@ std::string shard_file(std::size_t i, std::size_t n) {
 
 void ShardedWriter::open_next() {
   const std::string name = shard_file(shard_, shards_.size());
-  writer_ =
-      std::make_unique<SafetensorsWriter>(directory_ / name, shards_[shard_], options_.metadata);
+  writer_ = std::make_unique<SafetensorsWriter>(directory_ / name, shards_[shard_],
+                                                options_.metadata, options_.alignment);
   remaining_ = shards_[shard_].size();
 }
 

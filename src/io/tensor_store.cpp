@@ -153,6 +153,11 @@ TensorStore TensorStore::open(const fs::path& directory, StoreOptions options) {
     files[static_cast<std::size_t>(i)] = SafetensorsFile::open(paths[static_cast<std::size_t>(i)]);
   });
   for (auto& file : files) store.shards_.push_back(std::move(*file));
+  if (store.is_packed() && !options.packed)
+    throw_format_error(
+        fmt::format("{} holds packed weights, which can be used (generate, chat, serve, eval) but "
+                    "neither trained nor converted; give the directory that it was made from",
+                    directory.string()));
 
   std::size_t count = 0;
   for (const auto& file : store.shards_) count += file.tensors().size();
@@ -188,6 +193,12 @@ StoredTensor TensorStore::stored(std::string_view name) const {
     throw_format_error(fmt::format("{}: there is no tensor {} among its {}", directory_.string(),
                                    name, plural(by_name_.size(), "tensor")));
   return it->second;
+}
+
+bool TensorStore::is_packed() const {
+  const Metadata& metadata = shards_.front().metadata();
+  const auto format = metadata.find("format");
+  return format != metadata.end() && format->second == kPackedFormat;
 }
 
 const TensorInfo* TensorStore::find(std::string_view name) const {

@@ -20,7 +20,13 @@ namespace minke {
 struct StoreOptions {
   // A weight file may be a symlink that leads out of the directory, as in Hugging Face's cache.
   bool allow_symlinks = false;
+  // Weights in the order of products (model/packed_checkpoint.h) are wanted or known what to do
+  // with; else they are refused.
+  bool packed = false;
 };
+
+// "format" in the metadata of files with packed weights.
+inline constexpr std::string_view kPackedFormat = "minke packed";
 
 struct StoredTensor {
   const TensorInfo* info = nullptr;
@@ -47,6 +53,7 @@ class TensorStore {
   std::size_t size() const { return by_name_.size(); }
   std::uint64_t total_bytes() const { return total_bytes_; }  // of tensor data
   const std::deque<SafetensorsFile>& shards() const { return shards_; }
+  bool is_packed() const;  // StoreOptions::packed
   // each(StoredTensor), in the order of shards and of data in them.
   template <class Each>
   void for_each(Each each) const {
@@ -120,6 +127,7 @@ std::filesystem::path file_in_directory(const std::filesystem::path& directory,
 struct ShardOptions {
   std::uint64_t max_shard_bytes = 5'000'000'000;
   Metadata metadata = {{"format", "pt"}};
+  std::size_t alignment = 8;  // of the data in each file
 };
 
 // Writes tensors into `directory` as model.safetensors or, when they are more than one shard,

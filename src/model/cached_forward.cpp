@@ -34,7 +34,7 @@ void cached_block(const Model& model, const BlockWeights& w, Index layer,
   add_to(out.v2(), x.v2());
   if (trace) trace->attn_out.push_back(out.clone());
 
-  auto h = std::make_shared<const Tensor>(normed(model, x.v2(), w.post_attention_layernorm));
+  SharedTensor h = share(normed(model, x.v2(), w.post_attention_layernorm));
   if (w.is_moe) {
     MoeSaved moe = moe_forward(model, w.moe, std::move(h), out.v2());
     if (trace)

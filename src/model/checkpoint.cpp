@@ -6,62 +6,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "io/tensor_store.h"
+#include "model/packed_checkpoint.h"
+#include "model/weight_loader.h"
 #include "ops/permute.h"
 #include "tensor/fp8_blocks.h"
 
 namespace minke {
 namespace {
-
-std::string mtp_prefix(const ModelConfig& c, Index k) {
-  return fmt::format("model.layers.{}.", c.num_hidden_layers + k);
-}
-
-// Modules whose tensors are in the store, counted from the first. One that begins but is not whole
-// fails later, when its missing tensor is asked for.
-Index count_mtp(const TensorStore& store, const ModelConfig& c) {
-  Index k = 0;
-  while (k < c.num_nextn_predict_layers && store.contains(mtp_prefix(c, k) + "eh_proj.weight")) ++k;
-  return k;
-}
-
-ModelConfig config_as_present(const TensorStore& store, ModelConfig c) {
-  const Index present = count_mtp(store, c);
-  if (present < c.num_nextn_predict_layers) {
-    log_warning(
-        fmt::format("{}: config.json announces {} MTP modules, the weights hold {}; the "
-                    "others are left out",
-                    store.directory().string(), c.num_nextn_predict_layers, present));
-    c.num_nextn_predict_layers = present;
-  }
-  return c;
-}
-
-enum class Stored { Real, Bf16, Fp8, Int4 };
-
-// How the tensor is stored. Name, type and extents are what the configuration says.
-Stored checked(const TensorStore& store, const ParameterSpec& spec) {
-  const TensorInfo* info = store.find(spec.name);
-  const bool is_int4 = store.is_int4(spec.name);
-  if (!info && !is_int4)
-    throw FormatError(fmt::format("{}: tensor {} is missing; config.json asks for {} of it",
-                                  store.directory().string(), spec.name, to_string(spec.shape)));
-  const Shape shape = is_int4 ? store.int4(spec.name).shape() : info->shape;
-  if (shape != spec.shape)
-    throw FormatError(fmt::format(
-        "{}: tensor {} is {} but config.json makes it {}; are the config and the weights from the "
-        "same model?",
-        store.directory().string(), spec.name, to_string(shape), to_string(spec.shape)));
-  const bool is_fp8 = !is_int4 && info->dtype == DType::F8_E4M3;
-  if ((is_fp8 || is_int4) && spec.role != Role::Linear)
-    throw FormatError(fmt::format("{}: tensor {} is {}, which only linear weights may be",
-                                  store.directory().string(), spec.name,
-                                  is_fp8 ? "F8_E4M3" : "in 4 bits"));
-  if (is_fp8) (void)store.scales_of(spec.name);
-  return is_int4                      ? Stored::Int4
-         : is_fp8                     ? Stored::Fp8
-         : info->dtype == DType::BF16 ? Stored::Bf16
-                                      : Stored::Real;
-}
 
 // The names of the whole model, whoever holds its experts.
 std::set<std::string> published_names(ModelConfig config) {
@@ -112,113 +63,16 @@ std::uint64_t held_bytes(const TensorStore& store, const ModelConfig& config) {
   return bytes;
 }
 
-struct Fp8Matrix {
-  Tensor codes, scales;
-};
-
-Fp8Matrix quantize(const Tensor& x) {
-  Fp8Matrix q;
-  q.codes = Tensor::uninitialized(DType::F8_E4M3, x.shape());
-  q.scales = Tensor::uninitialized({block_count(x.extent(0), kWeightBlock.rows),
-                                    block_count(x.extent(1), kWeightBlock.columns)});
-  quantize_blocks(x.v2(), kWeightBlock, ScaleForm::Float, q.codes.view<E4M3, 2>(), q.scales.v2());
-  return q;
-}
-
-Tensor through_fp8(const Tensor& x) {
-  const Fp8Matrix q = quantize(x);
-  Tensor y = Tensor::uninitialized(x.shape());
-  dequantize_blocks<float>(q.codes.view<E4M3, 2>(), q.scales.v2(), kWeightBlock, y.v2());
-  return y;
-}
-
-class Loader {
- public:
-  Loader(const TensorStore& store, const ModelConfig& config, const LoadOptions& options)
-      : store_(store), config_(config), options_(options) {}
-
-  void load(const ParameterSpec& spec, Weight& w) {
-    const Stored stored = checked(store_, spec);
-    switch (spec.role) {
-      case Role::Norm:
-      case Role::Bias:
-        w.dense = store_.read_f32(spec.name);
-        break;
-      case Role::Embedding:
-        w.dense = options_.compute == Compute::Bf16 ? store_.read_bf16(spec.name)
-                                                    : store_.read_f32(spec.name);
-        break;
-      case Role::Router:
-        w.forward = PackedWeights::pack(store_.read_f32(spec.name).v2(), WeightForm::F32);
-        break;
-      case Role::Head:
-      case Role::EhProj:
-        pack_plain(spec, stored, w);
-        break;
-      case Role::Linear:
-        load_linear(spec, stored, w);
-        break;
-    }
-    store_.drop(spec.name);
-  }
-
- private:
-  // FP32 or BF16 as the compute wants; FP8 and 4 bits on disk are dequantised.
-  void pack_plain(const ParameterSpec& spec, Stored stored, Weight& w) {
-    if (options_.compute != Compute::Bf16)
-      w.forward = PackedWeights::pack(store_.read_f32(spec.name).v2(), WeightForm::F32);
-    else if (stored == Stored::Bf16)
-      w.forward = PackedWeights::pack(store_.view<BF16, 2>(spec.name));
-    else
-      w.forward = PackedWeights::pack(store_.read_bf16(spec.name).view<BF16, 2>());
-  }
-
-  void load_linear(const ParameterSpec& spec, Stored stored, Weight& w) {
-    const bool kv_b = spec.name.ends_with("kv_b_proj.weight");
-    if (!kv_b || options_.expanded) load_product(spec, stored, w);
-    if (kv_b && options_.absorbed) {
-      // Never an FP8 product: dequantised, as the published inference code does.
-      const bool bf16 = options_.compute == Compute::Bf16;
-      Tensor dense = store_.read_f32(spec.name);
-      if (options_.compute == Compute::Fp8 && stored != Stored::Fp8) dense = through_fp8(dense);
-      pack_absorbed(config_, dense.v2(), bf16 ? WeightForm::Bf16 : WeightForm::F32, w);
-    }
-  }
-
-  void load_product(const ParameterSpec& spec, Stored stored, Weight& w) {
-    const bool on_disk = stored == Stored::Fp8;
-    if (stored == Stored::Int4 && options_.compute == Compute::Bf16) {
-      const StoredInt4 int4 = store_.int4(spec.name);
-      w.forward = PackedWeights::pack_int4(int4.packed, int4.scales, int4.k, int4.group);
-      return;
-    }
-    if (options_.compute == Compute::Fp32 || (options_.compute == Compute::Bf16 && !on_disk)) {
-      pack_plain(spec, stored, w);
-      return;
-    }
-    w.fp8_product = options_.compute == Compute::Fp8;
-    if (on_disk) {
-      w.forward =
-          PackedWeights::pack(store_.view<E4M3, 2>(spec.name), store_.read_scales(spec.name).v2());
-    } else {
-      const Fp8Matrix q = quantize(store_.read_f32(spec.name));
-      w.forward = PackedWeights::pack(q.codes.view<E4M3, 2>(), q.scales.v2());
-    }
-  }
-
-  const TensorStore& store_;
-  const ModelConfig& config_;
-  const LoadOptions& options_;
-};
-
 }  // namespace
 
 Model load_model(const std::filesystem::path& directory, const LoadOptions& options) {
   if (options.compute == Compute::Fp64)
     throw ConfigError("compute fp64 is for training steps (minke step) alone; use fp32");
   const ModelConfig announced = ModelConfig::load(directory);
-  const TensorStore store =
-      TensorStore::open(directory, {.allow_symlinks = options.allow_symlinks});
+  const auto opened = std::make_shared<const TensorStore>(
+      TensorStore::open(directory, {.allow_symlinks = options.allow_symlinks, .packed = true}));
+  if (opened->is_packed()) return map_model(opened, announced, options);
+  const TensorStore& store = *opened;
   Model model;
   model.config = config_as_present(store, announced);
   if (!options.mtp) model.config.num_nextn_predict_layers = 0;
@@ -229,7 +83,7 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
 
   std::uint64_t done = 0;
   const std::uint64_t total = held_bytes(store, model.config);
-  Loader loader(store, model.config, options);
+  const WeightLoader loader(store, model.config, options);
   visit_parameters(model.config, model.weights, [&](const ParameterSpec& spec, Weight& w) {
     loader.load(spec, w);
     done += store.stored_bytes(spec.name);
@@ -249,7 +103,7 @@ ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, Mod
   config.check(directory.string());
   ModelParameters<Tensor> masters;
   visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
-    checked(store, spec);
+    stored_as(store, spec);
     t = store.read_f32(spec.name);
     store.drop(spec.name);
   });
@@ -274,9 +128,9 @@ void write_tensor(const SavedTensor& saved, ShardedWriter& writer) {
     writer.write(std::span(static_cast<const std::byte*>(t.raw()), t.bytes()));
   };
   if (saved.form == SavedTensor::Form::Codes) {
-    write(quantize(x).codes);
+    write(quantize_fp8(x).codes);
   } else if (saved.form == SavedTensor::Form::Scales) {
-    write(quantize(x).scales);
+    write(quantize_fp8(x).scales);
   } else if (saved.dtype == DType::F32) {
     write(x);
   } else {
@@ -345,7 +199,8 @@ CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {
   });
   s.bytes_by_dtype.assign(by_dtype.begin(), by_dtype.end());
   ModelParameters<int> unused;
-  visit_parameters(present, unused, [&](const ParameterSpec& spec, int&) { checked(store, spec); });
+  visit_parameters(present, unused,
+                   [&](const ParameterSpec& spec, int&) { stored_as(store, spec); });
   s.count = count_parameters(present);
   return s;
 }

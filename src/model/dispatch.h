@@ -57,7 +57,7 @@ class Dispatch {
 // Makes the dispatch of one MoE layer and micro-batch.
 using DispatchFactory = std::function<std::unique_ptr<Dispatch>()>;
 
-class LocalDispatch final : public Dispatch {
+class LocalDispatch final : public Dispatch, public InBlock {
  public:
   void plan(View2<const std::int32_t> indices, Index n_experts) override;
   std::span<const Index> offsets() const override { return order_.offsets; }

@@ -1,7 +1,5 @@
 #include "model/experts.h"
 
-#include <vector>
-
 #include "ops/swiglu.h"
 
 namespace minke {
@@ -9,9 +7,9 @@ namespace {
 
 // One matrix of every expert.
 template <class Real>
-std::vector<const WeightOf<Real>*> matrices(const MoeWeightsOf<Real>& w,
+BlockVector<const WeightOf<Real>*> matrices(const MoeWeightsOf<Real>& w,
                                             WeightOf<Real> FfnWeightsOf<Real>::*part) {
-  std::vector<const WeightOf<Real>*> all;
+  BlockVector<const WeightOf<Real>*> all;
   all.reserve(w.experts.size());
   for (const FfnWeightsOf<Real>& e : w.experts) all.push_back(&(e.*part));
   return all;
@@ -21,7 +19,7 @@ template <class Real>
 void gradient_grouped(const ModelOf<Real>& model, MoeGradients& dw, Tensor FfnGradients::*part,
                       const TokenOperand& dy, const TokenOperand& x,
                       std::span<const Index> offsets) {
-  std::vector<View2<Real>> all;
+  BlockVector<View2<Real>> all;
   all.reserve(offsets.size());
   for (FfnGradients& e : dw.experts) {
     Tensor& dmatrix = e.*part;

@@ -42,26 +42,39 @@ std::size_t cache_bytes_per_token(const ModelConfig& c, DType dtype) {
 
 SequenceCache::SequenceCache(const ModelConfig& config, DType dtype)
     : row_(latent_row(config, dtype)),
-      layers_(
-          static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers)) {}
+      layers_(static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers)),
+      piece_pages_((config.max_position_embeddings + kKeyTile - 1) / kKeyTile) {}
 
 SequenceCache::SequenceCache(const Model& model)
     : SequenceCache(model.config, minke::cache_dtype(model)) {}
 
 void SequenceCache::reserve(Index n) {
-  for (Layer& layer : layers_)
-    while (static_cast<Index>(layer.memory.size()) * kKeyTile < n) {
-      layer.memory.push_back(Tensor(DType::U8, {kKeyTile, static_cast<Index>(row_.bytes())}));
-      layer.pages.push_back(layer.memory.back().raw());
-    }
+  while (n_pages_ * kKeyTile < n) add_page();
+}
+
+void SequenceCache::add_page() {
+  if (n_pages_ % piece_pages_ == 0) {
+    const auto n = static_cast<std::size_t>(n_pages_ + piece_pages_);
+    pieces_.emplace_back(static_cast<std::size_t>(piece_pages_) * layers_.size() * layer_bytes(),
+                         "the latent cache of a sequence");
+    for (Layer& layer : layers_) layer.pages.reserve(n);
+  }
+  const Index page = n_pages_++;
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+    layers_[layer].pages.push_back(rows(page, static_cast<Index>(layer)));
+}
+
+std::byte* SequenceCache::rows(Index page, Index layer) const {
+  const Index of_piece = page % piece_pages_ * static_cast<Index>(layers_.size()) + layer;
+  return pieces_[static_cast<std::size_t>(page / piece_pages_)].data() +
+         static_cast<std::size_t>(of_piece) * layer_bytes();
 }
 
 void SequenceCache::append(Index index, View2<const float> rows) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
-  MINKE_ASSERT(layer.length + rows.extent(0) <= static_cast<Index>(layer.memory.size()) * kKeyTile);
-  layer.length = append_rows(row_, layer.length, rows, [&](Index page) {
-    return static_cast<std::byte*>(layer.memory[static_cast<std::size_t>(page)].raw());
-  });
+  MINKE_ASSERT(layer.length + rows.extent(0) <= n_pages_ * kKeyTile);
+  layer.length =
+      append_rows(row_, layer.length, rows, [&](Index page) { return this->rows(page, index); });
 }
 
 void SequenceCache::truncate(Index n) {
@@ -69,10 +82,7 @@ void SequenceCache::truncate(Index n) {
 }
 
 std::size_t SequenceCache::bytes() const {
-  std::size_t total = 0;
-  for (const Layer& layer : layers_)
-    for (const Tensor& page : layer.memory) total += page.bytes();
-  return total;
+  return static_cast<std::size_t>(n_pages_) * layers_.size() * layer_bytes();
 }
 
 Index append_rows(const LatentRow& row, Index length, View2<const float> rows,

@@ -13,6 +13,7 @@
 #include "base/function_ref.h"
 #include "model/weights.h"
 #include "ops/attention.h"
+#include "tensor/reserved_memory.h"
 
 namespace minke {
 
@@ -47,16 +48,22 @@ class SequenceCache final : public LatentCache {
     return layers_[static_cast<std::size_t>(layer)].pages;
   }
   void truncate(Index n) override;
-  std::size_t bytes() const;
+  std::size_t bytes() const;  // of the pages that there are
 
  private:
   struct Layer {
-    std::vector<Tensor> memory;  // kKeyTile rows each
     std::vector<const void*> pages;
     Index length = 0;
   };
+  std::size_t layer_bytes() const { return static_cast<std::size_t>(kKeyTile) * row_.bytes(); }
+  void add_page();
+  std::byte* rows(Index page, Index layer) const;
+
   LatentRow row_;
   std::vector<Layer> layers_;
+  Index n_pages_ = 0;                   // of all layers
+  Index piece_pages_;                   // what the context needs: longer ones take another piece
+  std::vector<ReservedMemory> pieces_;  // of pages, the layers of a page side by side
 };
 
 // FP32 for Compute::Fp32 and Fp8 (whose other arithmetic is FP32), BF16 for Compute::Bf16.

@@ -15,8 +15,8 @@ View3<float> heads(View2<float> x, Index n_heads) {
 }
 
 // Positions of the new tokens, segment after segment.
-std::vector<Index> new_positions(Index layer, std::span<const Segment> segments) {
-  std::vector<Index> positions;
+BlockVector<Index> new_positions(Index layer, std::span<const Segment> segments) {
+  BlockVector<Index> positions;
   for (const Segment& s : segments)
     for (Index i = 0; i < s.n_tokens; ++i) positions.push_back(s.cache->length(layer) + i);
   return positions;

@@ -12,9 +12,9 @@ Index rows_of(const Operand& x) {
   return x.fp8 ? x.fp8->codes.extent(0) : x.values->extent(0);
 }
 
-std::vector<const PackedWeights*> packs(std::span<const Weight* const> w,
+BlockVector<const PackedWeights*> packs(std::span<const Weight* const> w,
                                         PackedWeights Weight::*pack) {
-  std::vector<const PackedWeights*> all;
+  BlockVector<const PackedWeights*> all;
   all.reserve(w.size());
   for (const Weight* weight : w) all.push_back(&(weight->*pack));
   return all;

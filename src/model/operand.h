@@ -18,7 +18,7 @@ namespace minke {
 using SharedTensor = std::shared_ptr<const Tensor>;
 
 inline SharedTensor share(Tensor t) {
-  return std::make_shared<const Tensor>(std::move(t));
+  return std::allocate_shared<const Tensor>(BlockAllocator<Tensor>(), std::move(t));
 }
 
 struct Operand {

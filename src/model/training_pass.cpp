@@ -7,7 +7,7 @@
 
 #include "model/stage.h"
 #include "ops/cross_entropy.h"
-#include "tensor/block_cache.h"
+#include "tensor/tensor.h"
 
 namespace minke {
 
@@ -18,10 +18,10 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
   const StagePass pass{whole_model(model.config), settings, keep_scores};
   const GradientTargets targets{gradients, gradients.embed_tokens};
   PassResult result = start_result(model, pass.range);
-  const std::size_t bytes_before = live_block_bytes();
+  const std::size_t bytes_before = live_tensor_bytes();
   Tensor y, dx;
   StageSaved saved = stage_forward(model, pass, tokens, {}, y, targets, result);
-  result.saved_bytes = static_cast<double>(live_block_bytes() - bytes_before);
+  result.saved_bytes = static_cast<double>(live_tensor_bytes() - bytes_before);
   stage_backward(model, pass, {}, std::move(saved), dx, targets, result);
   add_up(result);
   return result;

@@ -69,8 +69,8 @@ void pack_fp8(Model& model, const ParameterSpec& spec, const Tensor& master, Wei
 
 using Pack = PackedWeights Weight::*;
 
-std::vector<const PackedWeights*> packed(std::span<const Weight* const> w, Pack pack) {
-  std::vector<const PackedWeights*> all;
+BlockVector<const PackedWeights*> packed(std::span<const Weight* const> w, Pack pack) {
+  BlockVector<const PackedWeights*> all;
   all.reserve(w.size());
   for (const Weight* weight : w) all.push_back(&(weight->*pack));
   return all;

@@ -4,6 +4,7 @@
 // and after products: float, or double for comparisons (`minke step`), where nothing is packed and
 // nothing is rounded. Inference is float. Names without a type (Model, MlaWeights) are of float.
 #pragma once
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -99,12 +100,13 @@ struct ModelOf {
   std::vector<Real> inv_freq;  // [R / 2]
   double softmax_scale = 0;
   double rotation_mscale = 1;
-  Recompute recompute;                 // in training
-  std::optional<ScaleForm> fp8;        // FP8 training: the scales of linears
-  std::vector<Fp8Counts> fp8_weights;  // of the linears of each layer, MTP modules after the
-                                       // others; empty without statistics
-  DispatchFactory make_dispatch = {};  // to experts on several ranks; none: all are here
+  Recompute recompute;                    // in training
+  std::optional<ScaleForm> fp8;           // FP8 training: the scales of linears
+  std::vector<Fp8Counts> fp8_weights;     // of the linears of each layer, MTP modules after the
+                                          // others; empty without statistics
+  DispatchFactory make_dispatch = {};     // to experts on several ranks; none: all are here
   std::optional<DType> cache_dtype = {};  // of latent caches (ops/latent_rows.h); none: by compute
+  std::shared_ptr<const void> mapped = {};  // keeps the files there in which weights are used
   Precision precision() const {
     return compute == Compute::Bf16 || compute == Compute::Fp8 ? Precision::Bf16 : Precision::Full;
   }

@@ -24,7 +24,6 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
-#include <vector>
 
 #include "base/threads.h"
 #include "ops/attention_kernels.h"
@@ -303,14 +302,12 @@ class BlockPass {
   Index key_stride_ = 0, value_stride_ = 0;
 };
 
-std::vector<Block> blocks_of(const AttentionShape& shape, Index problem, Index T) {
+void add_blocks(const AttentionShape& shape, Index problem, Index T, BlockVector<Block>& blocks) {
   const bool shared = shape.n_kv_heads == 1;
   const Index rows = shared ? T * shape.n_heads : T, most = shared ? kMostRows : 64;
-  std::vector<Block> blocks;
   for (Index head = 0; head < shape.n_kv_heads; ++head)
     for (Index first = 0; first < rows; first += most)
       blocks.push_back({problem, head, first, std::min(most, rows - first)});
-  return blocks;
 }
 
 template <class Rows>
@@ -332,13 +329,12 @@ void check(const AttentionShape& s, const Problem<Rows>& p) {
 // A block on one thread, or, where there are fewer blocks than would keep the threads busy, a split
 // of a block. Both make the same partial results and merge them in the same order.
 template <class Rows>
-void run(const AttentionShape& shape, const std::vector<Problem<Rows>>& problems, float scale) {
+void run(const AttentionShape& shape, std::span<const Problem<Rows>> problems, float scale) {
   const AttentionKernels& kernels = attention_kernels();
-  std::vector<Block> blocks;
+  BlockVector<Block> blocks;
   for (std::size_t i = 0; i < problems.size(); ++i) {
     check(shape, problems[i]);
-    for (const Block& b : blocks_of(shape, static_cast<Index>(i), problems[i].q.extent(0)))
-      blocks.push_back(b);
+    add_blocks(shape, static_cast<Index>(i), problems[i].q.extent(0), blocks);
   }
   const auto pass_of = [&](const Block& b) {
     return BlockPass<Rows>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b, scale);
@@ -347,7 +343,7 @@ void run(const AttentionShape& shape, const std::vector<Problem<Rows>>& problems
     Index block, split;
     Index offset;  // of its partial result
   };
-  std::vector<Split> splits;
+  BlockVector<Split> splits;
   Index size = 0;
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const auto pass = pass_of(blocks[b]);
@@ -380,7 +376,7 @@ void run(const AttentionShape& shape, const std::vector<Problem<Rows>>& problems
     pass.take_queries(attention_scratch(pass.scratch_size()));
     pass.attend(s.split, pass.partial_at(memory + s.offset));
   });
-  std::vector<Index> first_split(static_cast<std::size_t>(n_blocks) + 1, n_splits);
+  BlockVector<Index> first_split(static_cast<std::size_t>(n_blocks) + 1, n_splits);
   for (Index i = n_splits - 1; i >= 0; --i)
     first_split[static_cast<std::size_t>(splits[static_cast<std::size_t>(i)].block)] = i;
   parallel_for(n_blocks, [&](Index b) {
@@ -392,6 +388,11 @@ void run(const AttentionShape& shape, const std::vector<Problem<Rows>>& problems
     for (Index s = 1; s < pass.n_splits(); ++s) pass.merge(partial(s), partial(0));
     pass.write(partial(0));
   });
+}
+
+template <class Rows>
+void run_one(const AttentionShape& shape, const Problem<Rows>& problem, double scale) {
+  run(shape, std::span(&problem, 1), static_cast<float>(scale));
 }
 
 }  // namespace
@@ -416,13 +417,13 @@ float* attention_scratch(Index n) {
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
                        KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<KeyRows<float>>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
+  run_one<KeyRows<float>>(shape, {q, k, v, first_position, out, lse}, scale);
 }
 
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<BF16> k,
                        KeyRows<BF16> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse) {
-  run<KeyRows<BF16>>(shape, {{q, k, v, first_position, out, lse}}, static_cast<float>(scale));
+  run_one<KeyRows<BF16>>(shape, {q, k, v, first_position, out, lse}, scale);
 }
 
 void attention_forward(const AttentionShape& shape, View2<const float> q, const Fp8LatentRows& rows,
@@ -433,7 +434,7 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, const 
         "attention_forward: {} key heads of {} and {}, but rows in FP8 hold {} + {} numbers for "
         "all heads",
         shape.n_kv_heads, shape.qk, shape.value, rows.row.latent, rows.row.rope));
-  run<Fp8LatentRows>(shape, {{q, rows, rows, first_position, out, lse}}, static_cast<float>(scale));
+  run_one<Fp8LatentRows>(shape, {q, rows, rows, first_position, out, lse}, scale);
 }
 
 void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
@@ -442,7 +443,7 @@ void attention_forward_batch(const AttentionShape& shape, std::span<const Index>
   check_sequences("attention_forward_batch", offsets, q.extent(0));
   check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
   check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
-  std::vector<Problem<KeyRows<float>>> problems;
+  BlockVector<Problem<KeyRows<float>>> problems;
   for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
     const Index first = offsets[b], n = offsets[b + 1] - first;
     if (n > 0)

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "base/log.h"
 #include "base/threads.h"
@@ -239,9 +238,9 @@ void multiply(std::span<const Product> products, Write write, Arithmetic arithme
     work += static_cast<double>(std::max<Index>(T, 16)) * p.w->n() * p.w->k();
   }
   const Index pieces = ceil_div(4 * n_threads(), std::max<Index>(1, row_blocks));
-  std::vector<Fp8Rows> made;
+  BlockVector<Fp8Rows> made;
   made.reserve(products.size());
-  std::vector<Task> tasks;
+  BlockVector<Task> tasks;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const PackedWeights* w = products[i].w;
     const Index T = products[i].y.extent(0);
@@ -347,7 +346,7 @@ void multiply_gradients(std::span<const Gradient> gradients, Precision precision
   }
   // A lone small matrix is cut finer, so that every thread has a part.
   const Index cut = blocks < 2 * n_threads() ? 2 : 1;
-  std::vector<GradientTask> tasks;
+  BlockVector<GradientTask> tasks;
   for (const Gradient& g : gradients) {
     if (g.x.extent(0) == 0) continue;
     const Index N = g.dw.extent(0), K = g.dw.extent(1);

@@ -131,9 +131,9 @@ void run(const Task& t, Write write) {
 }  // namespace
 
 void multiply(std::span<const gemm::Product> products, Write write) {
-  std::vector<Quantized> quantized;
+  BlockVector<Quantized> quantized;
   quantized.reserve(products.size());
-  std::vector<Task> tasks;
+  BlockVector<Task> tasks;
   double work = 0;
   Index row_blocks = 0;
   for (const gemm::Product& product : products) {

@@ -76,7 +76,7 @@ void multiply_grouped(const Rows& x, Index n_rows, std::span<const Index> offset
                       std::span<const PackedWeights* const> w, View2<float> y, Write write,
                       gemm::Arithmetic arithmetic) {
   check_offsets(offsets, w.size(), n_rows);
-  std::vector<gemm::Product> products;
+  BlockVector<gemm::Product> products;
   products.reserve(w.size());
   for (std::size_t e = 0; e < w.size(); ++e) {
     const Index first = offsets[e], rows = offsets[e + 1] - first;

@@ -24,7 +24,15 @@ enum class WeightForm : std::uint8_t { F32, Bf16, E4m3, Int4 };
 enum class Write : std::uint8_t { Overwrite, Add };
 enum class Precision : std::uint8_t { Full, Bf16 };  // operands of a product: as they are, rounded
 
-// W [n, k] in packed order (zero padded to whole panels).
+// What the bytes of packed weights follow from.
+struct PackedShape {
+  Index n, k;
+  WeightForm form;
+  Index group = 0;  // numbers under one scale; form Int4
+};
+
+// W [n, k] in packed order (zero padded to whole panels). The order is the same for every
+// instruction set.
 class PackedWeights {
  public:
   PackedWeights() = default;
@@ -39,6 +47,15 @@ class PackedWeights {
   static PackedWeights pack_int4(View2<const std::int32_t> packed, View2<const BF16> scales,
                                  Index k, Index group);
   static PackedWeights pack_transposed(View2<const E4M3> codes, View2<const float> scales);
+
+  // For files of packed weights: panels, then the scales of form E4m3, zero padded to a multiple of
+  // kAlign bytes.
+  static constexpr std::size_t kAlign = 64;
+  static std::size_t stored_bytes(const PackedShape& shape);
+  PackedShape shape() const { return {n_, k_, form_, group_}; }
+  void store(std::span<std::byte> to) const;
+  // What store() wrote, used where it lies: `from` is aligned to kAlign and outlives the weights.
+  static PackedWeights stored(const PackedShape& shape, std::span<const std::byte> from);
 
   // Packs again into the memory that is there (after an optimiser step). Same extents and form.
   void repack(View2<const float> w);
@@ -61,6 +78,7 @@ class PackedWeights {
 
  private:
   PackedWeights(Index n, Index k, WeightForm form);
+  static std::size_t panel_bytes(const PackedShape& shape);
 
   Index n_ = 0, k_ = 0, padded_k_ = 0, group_ = 0;
   WeightForm form_ = WeightForm::F32;

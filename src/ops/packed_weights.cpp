@@ -6,6 +6,8 @@
 
 #include "base/threads.h"
 #include "ops/gemm.h"
+#include "ops/int4_kernels.h"
+#include "tensor/fp8_blocks.h"
 
 namespace minke {
 namespace {
@@ -97,6 +99,54 @@ PackedWeights::PackedWeights(Index n, Index k, WeightForm form)
   if (n <= 0 || k <= 0)
     throw ShapeError(fmt::format("weights [{}, {}] have no elements to be packed", n, k));
   data_ = Tensor::uninitialized(dtype_for(form), {round_up(n, kPanel) * padded_k_});
+}
+
+std::size_t PackedWeights::panel_bytes(const PackedShape& s) {
+  const Index panels = (s.n + kPanel - 1) / kPanel;
+  if (s.form == WeightForm::Int4)
+    return static_cast<std::size_t>(panels *
+                                    int4::PanelLayout{block_count(s.k, s.group), s.group}.bytes());
+  return static_cast<std::size_t>(panels * kPanel * round_up(s.k, gemm::kStep)) *
+         size_of(dtype_for(s.form));
+}
+
+std::size_t PackedWeights::stored_bytes(const PackedShape& s) {
+  std::size_t bytes = panel_bytes(s);
+  if (s.form == WeightForm::E4m3)
+    bytes +=
+        static_cast<std::size_t>(block_count(s.n, gemm::kScale) * block_count(s.k, gemm::kScale)) *
+        sizeof(float);
+  return (bytes + kAlign - 1) / kAlign * kAlign;
+}
+
+void PackedWeights::store(std::span<std::byte> to) const {
+  MINKE_ASSERT(to.size() == stored_bytes(shape()));
+  std::memcpy(to.data(), data_.raw(), data_.bytes());
+  std::byte* end = to.data() + data_.bytes();
+  if (scales_.defined()) {
+    std::memcpy(end, scales_.raw(), scales_.bytes());
+    end += scales_.bytes();
+  }
+  std::fill(end, to.data() + to.size(), std::byte{0});
+}
+
+PackedWeights PackedWeights::stored(const PackedShape& s, std::span<const std::byte> from) {
+  MINKE_ASSERT(from.size() == stored_bytes(s));
+  PackedWeights w;
+  w.n_ = s.n;
+  w.k_ = s.k;
+  w.form_ = s.form;
+  w.group_ = s.group;
+  const bool int4 = s.form == WeightForm::Int4;
+  w.padded_k_ = round_up(s.k, int4 ? s.group : gemm::kStep);
+  const DType dtype = int4 ? DType::U8 : dtype_for(s.form);
+  const std::size_t bytes = panel_bytes(s);
+  w.data_ = Tensor::borrowed(dtype, {static_cast<Index>(bytes / size_of(dtype))}, from.data());
+  if (s.form == WeightForm::E4m3)
+    w.scales_ = Tensor::borrowed(DType::F32,
+                                 {block_count(s.n, gemm::kScale), block_count(s.k, gemm::kScale)},
+                                 from.data() + bytes);
+  return w;
 }
 
 std::size_t PackedWeights::bytes() const {

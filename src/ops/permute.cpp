@@ -94,7 +94,7 @@ ExpertOrder sort_by_expert(View2<const std::int32_t> indices, Index n_experts) {
       ++order.offsets[static_cast<std::size_t>(expert) + 1];
     }
   for (std::size_t e = 1; e < order.offsets.size(); ++e) order.offsets[e] += order.offsets[e - 1];
-  std::vector<Index> next(order.offsets.begin(), order.offsets.end() - 1);
+  BlockVector<Index> next(order.offsets.begin(), order.offsets.end() - 1);
   for (Index t = 0; t < T; ++t)
     for (Index k = 0; k < K; ++k) {
       const Index row = next[static_cast<std::size_t>(indices(t, k))]++;

@@ -2,18 +2,18 @@
 #pragma once
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "tensor/block_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 
 namespace minke {
 
 struct ExpertOrder {
-  std::vector<Index> offsets;          // [E + 1]: rows [offsets[e], offsets[e+1]) belong to expert e
-  std::vector<std::int32_t> token;     // [T * K]: token of a row; tokens rise within an expert
-  std::vector<std::int32_t> slot;      // [T * K]: k of a row, its place in the token's choice
-  std::vector<std::int32_t> row;       // [T * K]: row of (t, k) at t * K + k
+  BlockVector<Index> offsets;       // [E + 1]: rows [offsets[e], offsets[e+1]) belong to expert e
+  BlockVector<std::int32_t> token;  // [T * K]: token of a row; tokens rise within an expert
+  BlockVector<std::int32_t> slot;   // [T * K]: k of a row, its place in the token's choice
+  BlockVector<std::int32_t> row;    // [T * K]: row of (t, k) at t * K + k
 };
 
 // indices [T, K] -> where each (token, choice) goes. No token is ever dropped.
@@ -28,9 +28,9 @@ void gather_tokens(View2<const BF16> x, const ExpertOrder& order, View2<BF16> ro
 // [first[t], first[t + 1]).
 template <class Real>
 struct RowSums {
-  std::vector<Index> first;       // [T + 1]
-  std::vector<std::int32_t> row;  // [first.back()]
-  std::vector<Real> weight;       // likewise; empty: 1
+  BlockVector<Index> first;       // [T + 1]
+  BlockVector<std::int32_t> row;  // [first.back()]
+  BlockVector<Real> weight;       // likewise; empty: 1
 };
 void sum_rows(View2<const float> rows, const RowSums<float>& sums, View2<float> y);
 void sum_rows(View2<const double> rows, const RowSums<double>& sums, View2<double> y);

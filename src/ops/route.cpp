@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "ops/check_extents.h"
 #include "ops/elementwise.h"
+#include "tensor/block_cache.h"
 
 namespace minke {
 namespace {
@@ -20,7 +21,7 @@ constexpr double kTiny = 1e-20;  // what a sum of scores that all underflow is d
 // The n highest of `values`, falling; ties go to the lower index.
 template <class T>
 void choose_highest(std::span<const T> values, Index n, std::int32_t* chosen,
-                    std::vector<char>& taken) {
+                    BlockVector<char>& taken) {
   taken.assign(values.size(), 0);
   for (Index k = 0; k < n; ++k) {
     std::size_t best = values.size();
@@ -42,16 +43,16 @@ T sum_of_two_best(std::span<const T> values) {
   return values.size() == 1 ? first : first + second;
 }
 
-// What one row needs, so that a piece of rows allocates once.
+// What one row needs, so that a piece of rows takes it once.
 template <class T>
 struct RouteScratch {
   explicit RouteScratch(const RouteShape& s)
       : biased(static_cast<std::size_t>(s.n_experts)),
         group_score(static_cast<std::size_t>(s.n_group)),
         groups(static_cast<std::size_t>(s.topk_group)) {}
-  std::vector<T> biased, group_score;
-  std::vector<std::int32_t> groups;
-  std::vector<char> taken;
+  BlockVector<T> biased, group_score;
+  BlockVector<std::int32_t> groups;
+  BlockVector<char> taken;
 };
 
 // Experts outside the best groups get minus infinity, never 0: biased scores may all be negative.
@@ -137,8 +138,8 @@ template <class T>
 double balance_loss(const RouteShape& shape, View2<const T> scores, Index length, double alpha,
                     View2<double> f, View2<double> p, View2<T> dscores) {
   const Index E = shape.n_experts, B = length > 0 ? scores.extent(0) / length : 0;
-  std::vector<std::int32_t> chosen(static_cast<std::size_t>(shape.top_k));
-  std::vector<char> taken;
+  BlockVector<std::int32_t> chosen(static_cast<std::size_t>(shape.top_k));
+  BlockVector<char> taken;
   std::vector<double> fraction(static_cast<std::size_t>(E)), mean(static_cast<std::size_t>(E));
   double loss = 0;
   for (Index b = 0; b < B; ++b) {

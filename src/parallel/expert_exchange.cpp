@@ -57,7 +57,7 @@ void ExpertExchange::sort_arrived(const TokenChoices& arrived) {
   for (Index e = 0; e <= held.size(); ++e) offsets_.push_back(segments_[at(e * S)]);
   std::vector<Index> next(segments_.begin(), segments_.end() - 1);
   expand_.token.resize(bin_of.size());
-  std::vector<std::int32_t> row_of;
+  BlockVector<std::int32_t> row_of;
   for (std::size_t i = 0; i < bin_of.size(); ++i) {
     const Index row = next[at(bin_of[i])]++;
     expand_.token[at(row)] = static_cast<std::int32_t>(weight_of_[i] / per_token_);
@@ -224,13 +224,13 @@ Tensor ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const R
   const Tensor of_rows = expanded_weights(weights);
   Tensor drows = Tensor::uninitialized<Real>(dy_rows.shape());
   Tensor dof_rows = Tensor::uninitialized<Real>(of_rows.shape());
-  std::vector<std::int32_t> each(expand_.token.size());  // itself
+  BlockVector<std::int32_t> each(expand_.token.size());  // itself
   std::iota(each.begin(), each.end(), 0);
   combine_experts_backward(dy_rows.v2<Real>(), rows, order_of(std::move(each)), of_rows.v2<Real>(),
                            drows.v2<Real>(), dof_rows.v2<Real>());
   Moving home = hops_.back().start_choices_back(gathered(dof_rows, by_token_), traffic().routing);
   const Tensor returned = choices_home(std::move(home), traffic().routing);
-  const std::vector<std::int32_t>& row = hops_.front().returned_choices().row;
+  const BlockVector<std::int32_t>& row = hops_.front().returned_choices().row;
   for (Index t = 0; t < dweights.extent(0); ++t)
     for (Index k = 0; k < per_token_; ++k)
       dweights(t, k) = returned.v2<Real>()(row[at(t * per_token_ + k)], 0);

@@ -111,7 +111,7 @@ class ExpertExchange final : public Dispatch {
   std::vector<Index> offsets_, segments_;
   ExpertOrder expand_;                   // token[row]: which of the arrived tokens
   ExpertOrder by_token_;                 // row of every choice held here, by arrived token and k
-  std::vector<Index> first_choice_;      // [arrived + 1]: the choices of a token
+  BlockVector<Index> first_choice_;      // [arrived + 1]: the choices of a token
   std::vector<std::int32_t> weight_of_;  // of every such choice: its place in [arrived, K]
   TokenRows inputs_;                     // arrived, kept for B
   Tensor weights_;                       // [arrived, K], once they were sent

@@ -73,7 +73,7 @@ Tensor widened(TokenRows rows) {
 template Tensor widened<float>(TokenRows);
 template Tensor widened<double>(TokenRows);
 
-ExpertOrder order_of(std::vector<std::int32_t> rows) {
+ExpertOrder order_of(BlockVector<std::int32_t> rows) {
   ExpertOrder order;
   order.token = order.row = std::move(rows);
   return order;

@@ -33,6 +33,6 @@ template <class Real>
 Tensor widened(TokenRows rows);
 
 // The order that takes these rows, one after another.
-ExpertOrder order_of(std::vector<std::int32_t> rows);
+ExpertOrder order_of(BlockVector<std::int32_t> rows);
 
 }  // namespace minke

@@ -4,14 +4,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <new>
-#include <vector>
+#include <utility>
 
 namespace minke {
 namespace {
@@ -19,8 +19,11 @@ namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLarge = 2 * kHugePage;
-// Kept from here on: what the C library gives back to the system and asks for again, over and over.
-constexpr std::size_t kKeepFrom = std::size_t{256} << 10;
+// Kept for all threads from here on: what the C library gives back to the system and asks for
+// again, over and over.
+constexpr std::size_t kShareFrom = std::size_t{256} << 10;
+constexpr std::size_t kOfThread = std::size_t{8}
+                                  << 20;  // bytes of small blocks that a thread keeps
 // More than any address space holds. Refused before the system is asked: an allocator that checks
 // (a sanitizer's) ends the process over such a size.
 constexpr std::size_t kImpossible = std::size_t{1} << 47;
@@ -38,7 +41,7 @@ std::size_t round_up(std::size_t n, std::size_t to) {
 
 // Eight sizes between two powers of two, so that blocks of similar size serve each other.
 std::size_t size_class(std::size_t bytes) {
-  if (bytes < kKeepFrom) return round_up(bytes ? bytes : 1, kAlign);
+  if (bytes <= 8 * kAlign) return round_up(bytes ? bytes : 1, kAlign);
   const std::size_t eighth = std::bit_floor(bytes) / 8;
   return round_up(bytes, bytes < kLarge ? eighth : std::max(kHugePage, eighth));
 }
@@ -48,6 +51,60 @@ void* from_system(std::size_t size) {
   if (block && size >= kLarge) madvise(block, size, MADV_HUGEPAGE);
   return block;
 }
+
+// The number of a size of size_class: 0 to 7 in steps of kAlign, then eight to a power of two.
+constexpr std::size_t class_index(std::size_t size) {
+  if (size <= 8 * kAlign) return size / kAlign - 1;
+  const std::size_t log = static_cast<std::size_t>(std::bit_width(size)) - 1;
+  return 8 * (log - 9) + (size >> (log - 3)) - 1;
+}
+
+// Small blocks that this thread has freed, linked through themselves. Trivial, so that it outlives
+// whatever else the thread destroys at its end.
+class SmallBlocks {
+ public:
+  void* take(std::size_t size) noexcept {
+    Free*& first = lists_[class_index(size)];
+    if (!first) return nullptr;
+    Free* const block = first;
+    first = block->next;
+    bytes_ -= size;
+    return block;
+  }
+  bool keep(void* block, std::size_t size) noexcept {
+    if (ended_ || bytes_ + size > kOfThread) return false;
+    struct AtEnd {
+      ~AtEnd() { of_thread.end(); }
+    };
+    static thread_local const AtEnd at_end;
+    (void)&at_end;
+    Free*& first = lists_[class_index(size)];
+    first = new (block) Free{first};
+    bytes_ += size;
+    return true;
+  }
+  void release() noexcept {
+    for (Free*& first : lists_)
+      while (first) std::free(std::exchange(first, first->next));
+    bytes_ = 0;
+  }
+
+  static thread_local constinit SmallBlocks of_thread;
+
+ private:
+  struct Free {
+    Free* next;
+  };
+  void end() noexcept {
+    release();
+    ended_ = true;
+  }
+
+  std::array<Free*, class_index(kShareFrom)> lists_{};
+  std::size_t bytes_ = 0;
+  bool ended_ = false;
+};
+thread_local constinit SmallBlocks SmallBlocks::of_thread;
 
 // Part of the allocator, as malloc's own lists are; a quarter of the machine's memory at most.
 class Kept {
@@ -92,12 +149,19 @@ class Kept {
                              static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
 };
 
-std::atomic<std::size_t> live_bytes{0};
-
 // Never destroyed: tensors in static objects may be freed after it would be.
 Kept& kept() {
   static Kept* instance = new Kept;
   return *instance;
+}
+
+void* take_kept(std::size_t size) {
+  if (!kKeep) return nullptr;
+  return size < kShareFrom ? SmallBlocks::of_thread.take(size) : kept().take(size);
+}
+bool keep(void* block, std::size_t size) noexcept {
+  if (!kKeep) return false;
+  return size < kShareFrom ? SmallBlocks::of_thread.keep(block, size) : kept().keep(block, size);
 }
 
 }  // namespace
@@ -105,26 +169,23 @@ Kept& kept() {
 void* allocate_block(std::size_t bytes) {
   if (bytes >= kImpossible) throw std::bad_alloc();
   const std::size_t size = size_class(bytes);
-  void* block = kKeep && size >= kKeepFrom ? kept().take(size) : nullptr;
+  void* block = take_kept(size);
   if (!block) block = from_system(size);
   if (!block) {
-    kept().release();
+    release_kept_blocks();
     block = from_system(size);
   }
   if (!block) throw std::bad_alloc();
-  live_bytes.fetch_add(bytes, std::memory_order_relaxed);
   return block;
 }
 
 void free_block(void* block, std::size_t bytes) noexcept {
-  const std::size_t size = size_class(bytes);
-  if (block) live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
-  if (!block || (kKeep && size >= kKeepFrom && kept().keep(block, size))) return;
-  std::free(block);
+  if (block && !keep(block, size_class(bytes))) std::free(block);
 }
 
 void release_kept_blocks() noexcept {
   kept().release();
+  SmallBlocks::of_thread.release();
 }
 void keep_freed_memory() noexcept {
 #if defined(__GLIBC__)
@@ -136,10 +197,6 @@ void keep_freed_memory() noexcept {
 }
 std::size_t kept_block_bytes() noexcept {
   return kept().bytes();
-}
-
-std::size_t live_block_bytes() noexcept {
-  return live_bytes.load(std::memory_order_relaxed);
 }
 
 }  // namespace minke

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <thread>
 
 #include "base/threads.h"
 #include "tensor/tensor.h"
@@ -22,6 +24,36 @@ TEST(BlockCache, BlocksAreAlignedAndUsableInEverySize) {
   }
   release_kept_blocks();
   EXPECT_EQ(kept_block_bytes(), 0u);
+}
+
+TEST(BlockCache, AThreadGetsItsSmallBlocksAgain) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "with a sanitizer no block is kept";
+#endif
+  for (const std::size_t bytes : {1, 64, 65, 512, 513, 4096, 5000, (256 << 10) - 64}) {
+    void* const first = allocate_block(bytes);
+    void* const second = allocate_block(bytes);
+    free_block(second, bytes);
+    free_block(first, bytes);
+    EXPECT_EQ(allocate_block(bytes), first) << bytes;
+    EXPECT_EQ(allocate_block(bytes), second) << bytes;
+    free_block(first, bytes);
+    free_block(second, bytes);
+  }
+  release_kept_blocks();
+}
+
+TEST(BlockCache, ThreadsMayFreeWhatOthersTookAndEnd) {
+  BlockVector<BlockVector<int>> lists(100);
+  std::thread([&] {
+    for (std::size_t i = 0; i < lists.size(); ++i) lists[i].assign(i * 7, static_cast<int>(i));
+  }).join();
+  std::thread([&] {
+    for (std::size_t i = 0; i < lists.size(); ++i)
+      EXPECT_EQ(std::count(lists[i].begin(), lists[i].end(), static_cast<int>(i)),
+                static_cast<std::ptrdiff_t>(i * 7));
+    lists.clear();
+  }).join();
 }
 
 TEST(BlockCache, NewTensorsAreZeroWhateverTheBlockHeld) {

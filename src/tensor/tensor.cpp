@@ -3,13 +3,19 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <atomic>
 #include <cstring>
 
-#include "tensor/block_cache.h"
-
 namespace minke {
+namespace {
 
-std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::atomic<std::size_t> live_bytes{0};
+
+}  // namespace
+
+std::string to_string(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 Index element_count(const Shape& shape) {
   Index n = 1;
@@ -17,15 +23,34 @@ Index element_count(const Shape& shape) {
   return n;
 }
 
-void FreeBlock::operator()(void* block) const { free_block(block, bytes); }
+void FreeBlock::operator()(void* block) const {
+  if (borrowed) return;
+  live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  free_block(block, bytes);
+}
+
+std::size_t live_tensor_bytes() {
+  return live_bytes.load(std::memory_order_relaxed);
+}
 
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
   for (Index e : shape)
-    if (e < 0) throw ShapeError(fmt::format("a tensor cannot have the extents {}", to_string(shape)));
+    if (e < 0)
+      throw ShapeError(fmt::format("a tensor cannot have the extents {}", to_string(shape)));
   Tensor t;
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
-  t.memory_ = std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes()});
+  t.memory_ =
+      std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes(), false});
+  live_bytes.fetch_add(t.bytes(), std::memory_order_relaxed);
+  return t;
+}
+
+Tensor Tensor::borrowed(DType dtype, Shape shape, const void* memory) {
+  Tensor t;
+  t.dtype_ = dtype;
+  t.shape_ = std::move(shape);
+  t.memory_ = std::unique_ptr<void, FreeBlock>(const_cast<void*>(memory), FreeBlock{0, true});
   return t;
 }
 

@@ -1,11 +1,12 @@
-// A tensor owns its elements: dtype, extents, 64-byte aligned dense memory, and the device it is on.
+// A tensor owns its elements: dtype, extents, 64-byte aligned dense memory, and the device it is
+// on.
 #pragma once
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
+#include "tensor/block_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
 
@@ -13,13 +14,14 @@ namespace minke {
 
 enum class Device : std::uint8_t { Cpu };
 
-using Shape = std::vector<Index>;
+using Shape = BlockVector<Index>;
 
 std::string to_string(const Shape& shape);  // "[2, 3]"
 Index element_count(const Shape& shape);
 
-struct FreeBlock {  // see tensor/block_cache.h
+struct FreeBlock {
   std::size_t bytes = 0;
+  bool borrowed = false;
   void operator()(void* block) const;
 };
 
@@ -28,14 +30,19 @@ class Tensor {
   Tensor() = default;
   // Elements are zero. Large tensors ask for huge pages.
   Tensor(DType dtype, Shape shape, Device device = Device::Cpu);
-  template <class T = float> static Tensor zeros(Shape shape) {
+  template <class T = float>
+  static Tensor zeros(Shape shape) {
     return Tensor(dtype_of<T>, std::move(shape));
   }
   // Elements are whatever memory held: for results that are overwritten whole.
   static Tensor uninitialized(DType dtype, Shape shape);
-  template <class T = float> static Tensor uninitialized(Shape shape) {
+  template <class T = float>
+  static Tensor uninitialized(Shape shape) {
     return uninitialized(dtype_of<T>, std::move(shape));
   }
+
+  // Elements that lie elsewhere, in a mapped file say, which outlives the tensor. Only to be read.
+  static Tensor borrowed(DType dtype, Shape shape, const void* memory);
 
   Tensor(Tensor&&) noexcept = default;
   Tensor& operator=(Tensor&&) noexcept = default;
@@ -55,36 +62,60 @@ class Tensor {
   const void* raw() const { return memory_.get(); }
 
   // Views with this rank and element type; ShapeError when they are not the tensor's.
-  template <class T, int Rank> View<T, Rank> view() {
+  template <class T, int Rank>
+  View<T, Rank> view() {
     check<T, Rank>();
     return View<T, Rank>(static_cast<T*>(raw()), extents<Rank>());
   }
-  template <class T, int Rank> View<const T, Rank> view() const {
+  template <class T, int Rank>
+  View<const T, Rank> view() const {
     check<T, Rank>();
     return View<const T, Rank>(static_cast<const T*>(raw()), extents<Rank>());
   }
   // The most frequent ones, FP32 unless the element type is given.
-  template <class T = float> View1<T> v1() { return view<T, 1>(); }
-  template <class T = float> View2<T> v2() { return view<T, 2>(); }
-  template <class T = float> View3<T> v3() { return view<T, 3>(); }
-  template <class T = float> View1<const T> v1() const { return view<T, 1>(); }
-  template <class T = float> View2<const T> v2() const { return view<T, 2>(); }
-  template <class T = float> View3<const T> v3() const { return view<T, 3>(); }
+  template <class T = float>
+  View1<T> v1() {
+    return view<T, 1>();
+  }
+  template <class T = float>
+  View2<T> v2() {
+    return view<T, 2>();
+  }
+  template <class T = float>
+  View3<T> v3() {
+    return view<T, 3>();
+  }
+  template <class T = float>
+  View1<const T> v1() const {
+    return view<T, 1>();
+  }
+  template <class T = float>
+  View2<const T> v2() const {
+    return view<T, 2>();
+  }
+  template <class T = float>
+  View3<const T> v3() const {
+    return view<T, 3>();
+  }
   // All elements in one row, whatever the rank.
-  template <class T = float> View1<T> flat() {
+  template <class T = float>
+  View1<T> flat() {
     MINKE_ASSERT(dtype_ == dtype_of<T>);
     return View1<T>(static_cast<T*>(raw()), {size()});
   }
-  template <class T = float> View1<const T> flat() const {
+  template <class T = float>
+  View1<const T> flat() const {
     MINKE_ASSERT(dtype_ == dtype_of<T>);
     return View1<const T>(static_cast<const T*>(raw()), {size()});
   }
 
  private:
-  template <class T, int Rank> void check() const {
+  template <class T, int Rank>
+  void check() const {
     if (dtype_ != dtype_of<T> || rank() != Rank) wrong_view(dtype_of<T>, Rank);
   }
-  template <int Rank> std::array<Index, Rank> extents() const {
+  template <int Rank>
+  std::array<Index, Rank> extents() const {
     std::array<Index, Rank> e;
     for (int d = 0; d < Rank; ++d) e[d] = extent(d);
     return e;
@@ -96,5 +127,8 @@ class Tensor {
   Shape shape_;
   std::unique_ptr<void, FreeBlock> memory_;
 };
+
+// Bytes of all tensors that there are, without what is borrowed.
+std::size_t live_tensor_bytes();
 
 }  // namespace minke
