@@ -15,8 +15,8 @@ namespace minke {
 namespace {
 
 // The names of the whole model, whoever holds its experts.
-std::set<std::string> published_names(ModelConfig config) {
-  config.held_experts.reset();
+std::set<std::string> published_names(const ModelConfig& held) {
+  const ModelConfig config = held.whole();
   std::set<std::string> names;
   ModelParameters<int> unused;
   visit_parameters(config, unused,
@@ -53,7 +53,7 @@ void report_unread(const TensorStore& store, const ModelConfig& announced,
 
 // Bytes on disk of what is held; a tensor that is missing is reported when it is asked for.
 std::uint64_t held_bytes(const TensorStore& store, const ModelConfig& config) {
-  if (!config.held_experts) return store.total_bytes();
+  if (config.holds_all()) return store.total_bytes();
   std::uint64_t bytes = 0;
   ModelParameters<int> unused;
   visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
@@ -95,11 +95,11 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
 }
 
 ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config,
-                                     std::optional<ExpertRange> held_experts) {
+                                     const HoldPart& hold) {
   const TensorStore store = TensorStore::open(directory);
   const ModelConfig announced = ModelConfig::load(directory);
   config = config_as_present(store, announced);
-  config.held_experts = held_experts;
+  if (hold) hold(config);
   config.check(directory.string());
   ModelParameters<Tensor> masters;
   visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
@@ -117,13 +117,12 @@ namespace {
 // What a tensor on disk is made from.
 struct SavedTensor {
   enum class Form { Plain, Codes, Scales };
-  const Tensor* master;
+  ParameterSpec master;
   DType dtype;
   Form form = Form::Plain;
 };
 
-void write_tensor(const SavedTensor& saved, ShardedWriter& writer) {
-  const Tensor& x = *saved.master;
+void write_tensor(const SavedTensor& saved, const Tensor& x, ShardedWriter& writer) {
   const auto write = [&](const Tensor& t) {
     writer.write(std::span(static_cast<const std::byte*>(t.raw()), t.bytes()));
   };
@@ -143,8 +142,8 @@ void write_tensor(const SavedTensor& saved, ShardedWriter& writer) {
 }  // namespace
 
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
-                ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies) {
-  MINKE_ASSERT(!config.held_experts);
+                const MasterSource& master_of, SaveDType dtype, bool shared_copies) {
+  MINKE_ASSERT(config.holds_all());
   std::map<std::string, SavedTensor> sources;
   std::vector<TensorDecl> order;
   const DType wanted = dtype == SaveDType::F32 ? DType::F32 : DType::BF16;
@@ -152,23 +151,25 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
     sources[name] = saved;
     order.push_back({name, saved.dtype, std::move(shape)});
   };
-  visit_parameters(config, masters, [&](const ParameterSpec& spec, Tensor& t) {
+  ParameterSpec embedding, head;
+  ModelParameters<int> unused;
+  visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
+    if (spec.role == Role::Embedding) embedding = spec;
+    if (spec.role == Role::Head) head = spec;
     if (dtype == SaveDType::Fp8 && spec.role == Role::Linear) {
-      add(spec.name, t.shape(), {&t, DType::F8_E4M3, SavedTensor::Form::Codes});
+      add(spec.name, spec.shape, {spec, DType::F8_E4M3, SavedTensor::Form::Codes});
       add(spec.name + "_scale_inv",
-          {block_count(t.extent(0), kWeightBlock.rows),
-           block_count(t.extent(1), kWeightBlock.columns)},
-          {&t, DType::F32, SavedTensor::Form::Scales});
+          {block_count(spec.shape[0], kWeightBlock.rows),
+           block_count(spec.shape[1], kWeightBlock.columns)},
+          {spec, DType::F32, SavedTensor::Form::Scales});
     } else {
-      add(spec.name, t.shape(), {&t, spec.role == Role::Bias ? DType::F32 : wanted});
+      add(spec.name, spec.shape, {spec, spec.role == Role::Bias ? DType::F32 : wanted});
     }
   });
   if (shared_copies)
     for (Index k = 0; k < config.num_nextn_predict_layers; ++k) {
-      add(mtp_prefix(config, k) + "embed_tokens.weight", masters.embed_tokens.shape(),
-          {&masters.embed_tokens, wanted});
-      add(mtp_prefix(config, k) + "shared_head.head.weight", masters.lm_head.shape(),
-          {&masters.lm_head, wanted});
+      add(mtp_prefix(config, k) + "embed_tokens.weight", embedding.shape, {embedding, wanted});
+      add(mtp_prefix(config, k) + "shared_head.head.weight", head.shape, {head, wanted});
     }
 
   ModelConfig saved = config;
@@ -179,8 +180,21 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
   saved.save(directory);
   ShardedWriter writer(directory, order);
   const std::vector<TensorDecl> decls = writer.order();
-  for (const TensorDecl& decl : decls) write_tensor(sources.at(decl.name), writer);
+  for (const TensorDecl& decl : decls) {
+    const SavedTensor& tensor = sources.at(decl.name);
+    write_tensor(tensor, master_of(tensor.master), writer);
+  }
   writer.finish();
+}
+
+void save_model(const std::filesystem::path& directory, const ModelConfig& config,
+                ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies) {
+  std::map<std::string, const Tensor*> by_name;
+  for (const auto& [spec, leaf] : list_parameters(config, masters)) by_name[spec.name] = leaf;
+  save_model(
+      directory, config,
+      [&](const ParameterSpec& spec) -> const Tensor& { return *by_name.at(spec.name); }, dtype,
+      shared_copies);
 }
 
 CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {

@@ -27,19 +27,28 @@ struct LoadOptions {
 // the file.
 Model load_model(const std::filesystem::path& directory, const LoadOptions& options);
 
-// Weights as FP32 masters, for training. `config` is what load gave (MTP as present). Of the routed
-// experts only `held_experts` are read, when given.
+// Says which part of a model a rank holds: sets held_experts and held_stages of its config.
+using HoldPart = std::function<void(ModelConfig&)>;
+
+// Weights as FP32 masters, for training. `config` is what load gave (MTP as present), with the part
+// that `hold` says, when given; nothing else is read.
 ModelParameters<Tensor> load_masters(const std::filesystem::path& directory, ModelConfig& config,
-                                     std::optional<ExpertRange> held_experts = {});
+                                     const HoldPart& hold = {});
 
 // Fp8: linears as published, E4M3 in 128x128 blocks with weight_scale_inv, quantised from the
 // masters; the rest BF16.
 enum class SaveDType : std::uint8_t { Bf16, F32, Fp8 };
 // Writes config.json and model*.safetensors into an existing directory (an AtomicDirectory's path).
 // Biases stay FP32. MTP modules carry copies of the shared embedding and head as published when
-// `shared_copies` is set. All experts must be held.
+// `shared_copies` is set. The whole model must be held.
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 ModelParameters<Tensor>& masters, SaveDType dtype, bool shared_copies = false);
+
+// The same of masters that are somewhere else: each is asked for when it is written, and stays
+// until the next one is.
+using MasterSource = std::function<const Tensor&(const ParameterSpec&)>;
+void save_model(const std::filesystem::path& directory, const ModelConfig& config,
+                const MasterSource& master_of, SaveDType dtype, bool shared_copies = false);
 
 // What a directory holds, before anything is loaded (minke info --model).
 struct CheckpointSummary {

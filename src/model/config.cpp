@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "model/stage_range.h"
 
 namespace minke {
 namespace {
@@ -456,6 +458,24 @@ Json ModelConfig::to_json() const {
 
 void ModelConfig::save(const std::filesystem::path& directory) const {
   write_file_atomic(directory / "config.json", to_json().dump(2) + "\n");
+}
+
+std::vector<StageRange> ModelConfig::local_stages() const {
+  return held_stages.empty() ? std::vector{whole_model(*this)} : held_stages;
+}
+
+ModelConfig ModelConfig::whole() const {
+  ModelConfig whole = *this;
+  whole.held_experts.reset();
+  whole.held_stages.clear();
+  return whole;
+}
+
+bool ModelConfig::holds_layer(Index layer) const {
+  const std::vector<StageRange> stages = local_stages();
+  return std::any_of(stages.begin(), stages.end(), [&](const StageRange& stage) {
+    return layer < num_hidden_layers ? stage.holds_layer(layer) : stage.output;
+  });
 }
 
 double ModelConfig::softmax_scale() const {

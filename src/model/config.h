@@ -33,6 +33,19 @@ struct ExpertRange {  // [first, last) of the routed experts of a layer
   bool operator==(const ExpertRange&) const = default;
 };
 
+// Layers [first, last), with the embedding before them on the first stage of a pipeline, and on the
+// last one what is behind them: final norm, output head, MTP modules. Modules read the embedding as
+// well, so the last stage has a copy of it.
+struct StageRange {
+  Index first = 0, last = 0;
+  bool embedding = false;
+  bool output = false;
+
+  Index n_layers() const { return last - first; }
+  bool holds_layer(Index layer) const { return first <= layer && layer < last; }
+  bool operator==(const StageRange&) const = default;
+};
+
 struct ModelConfig {
   Index vocab_size = 0;
   Index hidden_size = 0;               // D
@@ -68,6 +81,8 @@ struct ModelConfig {
   // No key of the file: the routed experts that are held here when ranks share those of a layer;
   // none: all. Every walk over the parameters meets these alone, with their published names.
   std::optional<ExpertRange> held_experts;
+  // Likewise the pipeline stages that are held here, in their order; none: the whole model.
+  std::vector<StageRange> held_stages;
 
   // ConfigError (or IoError, FormatError) naming the file and the key.
   static ModelConfig load(const std::filesystem::path& directory);
@@ -86,6 +101,12 @@ struct ModelConfig {
   ExpertRange local_experts() const {
     return held_experts.value_or(ExpertRange{0, n_routed_experts});
   }
+  std::vector<StageRange> local_stages() const;
+  bool holds_all() const { return !held_experts && held_stages.empty(); }
+  // Of the whole model, whoever holds it.
+  ModelConfig whole() const;
+  // Whether a held stage has that layer (index in the published names, MTP modules included).
+  bool holds_layer(Index layer) const;
   Index shared_width() const { return n_shared_experts * moe_intermediate_size; }
   Index cache_row() const { return kv_lora_rank + qk_rope_head_dim; }  // elements a token and layer
   double softmax_scale() const;

@@ -12,11 +12,17 @@ namespace {
 
 struct Nothing {};
 
+}  // namespace
+
 bool is_routed_expert(const ParameterSpec& spec) {
   return spec.name.find(".mlp.experts.") != std::string::npos;
 }
 
-}  // namespace
+Shape shape_by_source(const ParameterSpec& spec, Index n_sources) {
+  Shape shape = spec.shape;
+  if (is_routed_expert(spec)) shape.insert(shape.begin(), n_sources);
+  return shape;
+}
 
 ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype) {
   ModelParameters<Tensor> p;
@@ -29,9 +35,7 @@ ModelParameters<Tensor> zero_gradients_by_source(const ModelConfig& c, Index n_s
                                                  DType dtype) {
   ModelParameters<Tensor> p;
   visit_parameters(c, p, [&](const ParameterSpec& spec, Tensor& t) {
-    Shape shape = spec.shape;
-    if (is_routed_expert(spec)) shape.insert(shape.begin(), n_sources);
-    t = Tensor(dtype, std::move(shape));
+    t = Tensor(dtype, shape_by_source(spec, n_sources));
   });
   return p;
 }

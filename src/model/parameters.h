@@ -6,10 +6,13 @@
 #pragma once
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "model/stage_range.h"
+#include "model/config.h"
 #include "tensor/tensor.h"
 
 namespace minke {
@@ -29,6 +32,10 @@ struct ParameterSpec {
   Shape shape;
   Role role;
 };
+
+// Of a layer or an MTP module: what ranks that share experts (ModelConfig::held_experts) have parts
+// of.
+bool is_routed_expert(const ParameterSpec& spec);
 
 template <class Leaf>
 struct MlaParameters {
@@ -158,31 +165,41 @@ void visit_mtp(const ModelConfig& c, Index k, MtpParameters<Leaf>& m, F& f) {
 
 }  // namespace detail
 
-// f(const ParameterSpec&, Leaf&) for every tensor of a pipeline stage, always in the same order.
-// Vectors of layers, experts and modules are given their length; what other stages hold stays
-// empty.
+// f(const ParameterSpec&, Leaf&) for every tensor of some pipeline stages, always in the order of
+// the model. Vectors of layers, experts and modules are given their length; what other stages hold
+// stays empty.
 template <class Leaf, class F>
-void visit_parameters(const ModelConfig& c, const StageRange& range, ModelParameters<Leaf>& p,
-                      F&& f) {
+void visit_parameters(const ModelConfig& c, std::span<const StageRange> stages,
+                      ModelParameters<Leaf>& p, F&& f) {
   const Index D = c.hidden_size, L = c.num_hidden_layers;
-  if (range.embedding || (range.output && c.num_nextn_predict_layers > 0))
+  const auto any = [&](auto holds) { return std::any_of(stages.begin(), stages.end(), holds); };
+  const bool output = any([](const StageRange& s) { return s.output; });
+  if (any([](const StageRange& s) { return s.embedding; }) ||
+      (output && c.num_nextn_predict_layers > 0))
     f(ParameterSpec{"model.embed_tokens.weight", {c.vocab_size, D}, Role::Embedding},
       p.embed_tokens);
   p.layers.resize(static_cast<std::size_t>(L));
-  for (Index i = range.first; i < range.last; ++i)
-    detail::visit_block(c, fmt::format("model.layers.{}.", i), c.is_moe(i),
-                        p.layers[static_cast<std::size_t>(i)], f);
+  for (Index i = 0; i < L; ++i)
+    if (any([i](const StageRange& s) { return s.holds_layer(i); }))
+      detail::visit_block(c, fmt::format("model.layers.{}.", i), c.is_moe(i),
+                          p.layers[static_cast<std::size_t>(i)], f);
   p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
-  if (!range.output) return;
+  if (!output) return;
   f(ParameterSpec{"model.norm.weight", {D}, Role::Norm}, p.norm);
   f(ParameterSpec{"lm_head.weight", {c.vocab_size, D}, Role::Head}, p.lm_head);
   for (Index k = 0; k < c.num_nextn_predict_layers; ++k)
     detail::visit_mtp(c, k, p.mtp[static_cast<std::size_t>(k)], f);
 }
-// Of every tensor of the model.
+// Of one.
+template <class Leaf, class F>
+void visit_parameters(const ModelConfig& c, const StageRange& stage, ModelParameters<Leaf>& p,
+                      F&& f) {
+  visit_parameters(c, std::span(&stage, 1), p, f);
+}
+// Of every tensor that is held here.
 template <class Leaf, class F>
 void visit_parameters(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
-  visit_parameters(c, whole_model(c), p, f);
+  visit_parameters(c, c.local_stages(), p, f);
 }
 
 // The tensors in visiting order, with what they are.
@@ -203,8 +220,9 @@ std::vector<NamedParameter<Leaf>> list_parameters(const ModelConfig& c, ModelPar
 // Zeros in every shape (gradients), biases included.
 ModelParameters<Tensor> zero_parameters(const ModelConfig& c, DType dtype = DType::F32);
 
-// The same, with the gradients of routed experts apart for each rank that sends tokens: [S, N, K]
-// instead of [N, K]. Ranks that share experts then sum those of micro-batches in any order.
+// The gradients of routed experts apart for each rank that sends tokens: [S, N, K] instead of
+// [N, K]. Ranks that share experts then sum those of micro-batches in any order.
+Shape shape_by_source(const ParameterSpec& spec, Index n_sources);
 ModelParameters<Tensor> zero_gradients_by_source(const ModelConfig& c, Index n_sources,
                                                  DType dtype = DType::F32);
 

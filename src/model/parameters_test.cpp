@@ -53,5 +53,29 @@ TEST(Parameters, InitialValuesAreNormalAndIndependentOfTheRest) {
   EXPECT_EQ(a.layers[1].moe.e_score_correction_bias.flat()(0), 0.0f);
 }
 
+// The first layer and the output: in the order of the model, the embedding once, with the values of
+// the whole model.
+TEST(Parameters, OfAPartAreThoseOfTheWholeModel) {
+  const ModelConfig whole = small_config(1);
+  ModelConfig part = whole;
+  part.held_stages = {{0, 1, true, false}, {3, 3, false, true}};
+  part.held_experts = ExpertRange{2, 4};
+  EXPECT_FALSE(part.holds_all());
+  EXPECT_TRUE(part.whole().holds_all());
+  for (const Index layer : {0, 3}) EXPECT_TRUE(part.holds_layer(layer));  // 3: the module
+  for (const Index layer : {1, 2}) EXPECT_FALSE(part.holds_layer(layer));
+  ModelParameters<Tensor> all = initial_parameters(whole, 5), held = initial_parameters(part, 5);
+  const auto of_all = list_parameters(whole, all), of_held = list_parameters(part, held);
+  auto at = of_all.begin();
+  for (const auto& [spec, leaf] : of_held) {
+    EXPECT_TRUE(spec.name.find("model.layers.1.") != 0 && spec.name.find("model.layers.2.") != 0);
+    while (at != of_all.end() && at->spec.name != spec.name) ++at;
+    ASSERT_NE(at, of_all.end()) << spec.name;
+    EXPECT_EQ(0, std::memcmp(leaf->raw(), at->leaf->raw(), leaf->bytes())) << spec.name;
+  }
+  EXPECT_FALSE(held.layers[1].input_layernorm.defined());
+  EXPECT_EQ(held.mtp[0].block.moe.experts.size(), 2u);
+}
+
 }  // namespace
 }  // namespace minke

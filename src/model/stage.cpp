@@ -68,10 +68,12 @@ StageWeightWork backward(const ModelOf<Real>& model, const StagePass& pass, Tens
 
 }  // namespace
 
-StageGradients zero_gradients(const ModelConfig& config, const StageRange& range, DType dtype) {
+StageGradients zero_gradients(const ModelConfig& config, const StageRange& range, DType dtype,
+                              std::optional<Index> n_sources) {
   StageGradients gradients;
   visit_parameters(config, range, gradients.parameters, [&](const ParameterSpec& spec, Tensor& t) {
-    if (spec.role != Role::Embedding || range.embedding) t = Tensor(dtype, spec.shape);
+    if (spec.role != Role::Embedding || range.embedding)
+      t = Tensor(dtype, n_sources ? shape_by_source(spec, *n_sources) : spec.shape);
   });
   if (range.output && config.num_nextn_predict_layers > 0)
     gradients.embedding_of_mtp = Tensor(dtype, {config.vocab_size, config.hidden_size});

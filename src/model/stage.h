@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "model/predictions.h"
+#include "model/stage_range.h"
 
 namespace minke {
 
@@ -44,8 +45,9 @@ struct StageGradients {
 
   GradientTargets targets() { return {parameters, embedding_of_mtp}; }
 };
+// With `n_sources` those of routed experts are apart by source (shape_by_source).
 StageGradients zero_gradients(const ModelConfig& config, const StageRange& range,
-                              DType dtype = DType::F32);
+                              DType dtype = DType::F32, std::optional<Index> n_sources = {});
 // Its tensors in visiting order, embedding_of_mtp last.
 std::vector<Tensor*> list_tensors(const ModelConfig& config, const StageRange& range,
                                   StageGradients& gradients);

@@ -95,7 +95,7 @@ double stage_cost(const ModelConfig& config, const StageRange& range) {
     const auto size = static_cast<double>(element_count(spec.shape));
     if (spec.role == Role::Head)
       cost += size * static_cast<double>(1 + config.num_nextn_predict_layers);
-    else if (spec.name.find(".mlp.experts.") != std::string::npos)
+    else if (is_routed_expert(spec))
       experts += size;
     else
       cost += size;

@@ -1,23 +1,10 @@
-// Which part of the model a pipeline stage holds, and how a model is cut into stages.
+// How a model is cut into pipeline stages (StageRange in model/config.h).
 #pragma once
 #include <vector>
 
 #include "model/config.h"
 
 namespace minke {
-
-// Layers [first, last), with the embedding before them on the first stage, and on the last one what
-// is behind them: final norm, output head, MTP modules. Modules read the embedding as well, so the
-// last stage has a copy of it.
-struct StageRange {
-  Index first = 0, last = 0;
-  bool embedding = false;
-  bool output = false;
-
-  Index n_layers() const { return last - first; }
-  bool holds_layer(Index layer) const { return first <= layer && layer < last; }
-  bool operator==(const StageRange&) const = default;
-};
 
 StageRange whole_model(const ModelConfig& config);
 

@@ -56,11 +56,15 @@ bool all_finite(View1<const float> values) {
 
 double evaluate_loss(const Model& model, View2<const std::int32_t> tokens, DocumentStarts starts) {
   const Index B = tokens.extent(0), T = tokens.extent(1) - 1;
+  return output_loss(model, tokens,
+                     layers_forward(model, whole_model(model.config), {B, T, starts},
+                                    embed(model, token_window(tokens, 0, T))));
+}
+
+double output_loss(const Model& model, View2<const std::int32_t> tokens, const Tensor& x) {
+  const Index B = tokens.extent(0), T = tokens.extent(1) - 1;
   Tensor rstd;
-  const Tensor h = final_norm(model,
-                              layers_forward(model, whole_model(model.config), {B, T, starts},
-                                             embed(model, token_window(tokens, 0, T))),
-                              rstd);
+  const Tensor h = final_norm(model, x, rstd);
   const std::vector<std::int32_t> targets = token_window(tokens, 1, T);
   Tensor nll = Tensor::uninitialized({B * T});
   for_logits(model, h, [&](Index begin, View2<float> logits) {

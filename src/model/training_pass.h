@@ -24,6 +24,8 @@ PassResult forward_backward(const ModelOf<Real>& model, View2<const std::int32_t
 // The main loss alone (mean negative log-likelihood per position, natural logarithm), no gradient.
 double evaluate_loss(const Model& model, View2<const std::int32_t> tokens,
                      DocumentStarts starts = {});
+// The same from x [B T, D] behind the last layer, by the stage that has the output head.
+double output_loss(const Model& model, View2<const std::int32_t> tokens, const Tensor& x);
 
 // Where a forward pass first leaves the finite numbers, by the names of `minke forward --collect`.
 struct NonFiniteOutput {

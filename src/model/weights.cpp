@@ -35,17 +35,20 @@ bool is_fp8(const Model& model, Role role) {
   return model.fp8 && role == Role::Linear;
 }
 
-// N of "model.layers.N.": where the counts of this weight belong.
-Fp8Counts* counts_of(Model& model, const std::string& name) {
+// N of "model.layers.N.": where the counts of this weight belong. Of ranks that share experts the
+// first alone counts what all have.
+Fp8Counts* counts_of(Model& model, const ParameterSpec& spec) {
   constexpr std::string_view prefix = "model.layers.";
+  const std::string& name = spec.name;
   MINKE_ASSERT(name.starts_with(prefix));
   if (model.fp8_weights.empty()) return nullptr;
+  if (model.config.local_experts().first > 0 && !is_routed_expert(spec)) return nullptr;
   return &model.fp8_weights.at(std::stoul(name.substr(prefix.size())));
 }
 
 // Quantises a master in 128x128 blocks, whose codes are the same read along rows and columns.
 void pack_fp8(Model& model, const ParameterSpec& spec, const Tensor& master, Weight& w) {
-  Fp8Counts* const counts = counts_of(model, spec.name);
+  Fp8Counts* const counts = counts_of(model, spec);
   if (*model.fp8 == ScaleForm::Float) {
     Tensor codes = Tensor::uninitialized<E4M3>(master.shape());
     Tensor scales = Tensor::uninitialized(

@@ -59,9 +59,9 @@ class Executor {
     }
   }
 
-  void post(const std::vector<Message>& messages) {
+  void post(const std::vector<StageMessage>& messages) {
     std::erase_if(sending_, [](Parcel& parcel) { return parcel.request->test(); });
-    for (const Message& m : messages) {
+    for (const StageMessage& m : messages) {
       const bool gradient = m.kind == MessageKind::SendB || m.kind == MessageKind::RecvB;
       const int tag = tag_of(m.kind, m.micro_batch.phase);
       if (m.kind == MessageKind::RecvF || m.kind == MessageKind::RecvB) {

@@ -115,7 +115,7 @@ class ListWriter {
   int step_ = 1;
   std::array<int, 2> next_f_{}, next_b_{}, expected_f_{}, sent_f_{}, sent_b_{};
   std::deque<MicroBatch> weights_;
-  std::vector<Message> messages_;
+  std::vector<StageMessage> messages_;
   std::vector<ScheduleOp> ops_;
 };
 

@@ -47,19 +47,19 @@ struct MicroBatch {
   bool operator==(const MicroBatch&) const = default;
 };
 
-struct Message {
+struct StageMessage {
   MessageKind kind;
   MicroBatch micro_batch;
   int peer;  // rank at the other end
-  bool operator==(const Message&) const = default;
+  bool operator==(const StageMessage&) const = default;
 };
 
 struct ScheduleOp {
   OpKind kind;
-  int step;                       // part of the schedule, 1 to 8
-  MicroBatch forward;             // of F and FB
-  MicroBatch backward;            // of B, BI, W and FB
-  std::vector<Message> messages;  // of Comm, in the order in which they were produced
+  int step;                            // part of the schedule, 1 to 8
+  MicroBatch forward;                  // of F and FB
+  MicroBatch backward;                 // of B, BI, W and FB
+  std::vector<StageMessage> messages;  // of Comm, in the order in which they were produced
   bool operator==(const ScheduleOp&) const = default;
 
   bool has_forward() const { return kind == OpKind::F || kind == OpKind::FB; }

@@ -19,7 +19,7 @@ void append(std::string& text, const ScheduleOp& op) {
   if (op.kind == OpKind::Comm) {
     text += "\"msgs\": [";
     for (std::size_t i = 0; i < op.messages.size(); ++i) {
-      const Message& m = op.messages[i];
+      const StageMessage& m = op.messages[i];
       fmt::format_to(std::back_inserter(text), "{}{{\"kind\": \"{}\", {}, \"peer\": {}}}",
                      i > 0 ? ", " : "", name_of(m.kind), fields(m.micro_batch), m.peer);
     }

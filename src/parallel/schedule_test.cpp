@@ -144,7 +144,7 @@ TEST(Schedule, MessagesMatchBetweenPeers) {
     for (int rank = 0; rank < s.n_ranks; ++rank) {
       std::set<Sent> here, made;
       for (const ScheduleOp& op : s.ranks[static_cast<std::size_t>(rank)]) {
-        for (const Message& m : op.messages) {
+        for (const StageMessage& m : op.messages) {
           const bool forward = m.kind == MessageKind::SendF || m.kind == MessageKind::RecvF;
           const bool send = m.kind == MessageKind::SendF || m.kind == MessageKind::SendB;
           const Sent what{forward, m.micro_batch.phase, m.micro_batch.chunk};

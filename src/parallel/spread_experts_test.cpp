@@ -15,13 +15,8 @@
 namespace minke {
 namespace {
 
-bool is_routed(const ParameterSpec& spec) {
-  return spec.name.find(".mlp.experts.") != std::string::npos;
-}
-
 ModelParameters<Tensor> held_parameters(const ModelConfig& held) {
-  ModelConfig whole = held;
-  whole.held_experts.reset();
+  const ModelConfig whole = held.whole();
   ModelParameters<Tensor> all = small_parameters(whole), part = zero_parameters(held);
   std::map<std::string, Tensor*> by_name;
   visit_parameters(whole, all, [&](const ParameterSpec& s, Tensor& t) { by_name[s.name] = &t; });
@@ -85,8 +80,9 @@ void expect_bits_of_one_rank(const ModelConfig& c, Compute compute, int n_ranks,
           for (const auto& [spec, leaf] : list_parameters(c, want[m].gradients))
             of[m][spec.name] = leaf;
         for (const auto& [spec, leaf] : list_parameters(spread.config, gradients)) {
-          const std::size_t first = is_routed(spec) ? 0 : static_cast<std::size_t>(ranks.rank());
-          const std::size_t n = is_routed(spec) ? want.size() : 1;
+          const std::size_t first =
+              is_routed_expert(spec) ? 0 : static_cast<std::size_t>(ranks.rank());
+          const std::size_t n = is_routed_expert(spec) ? want.size() : 1;
           const auto* bytes = static_cast<const std::byte*>(leaf->raw());
           for (std::size_t m = first; m < first + n; ++m) {
             const Tensor& g = *of[m].at(spec.name);
@@ -156,7 +152,10 @@ TEST_F(SpreadExpertsOnDisk, OnlyHeldTensorsAreReadAndTheyAreThoseOfTheWholeModel
   save_model(dir, c, all, SaveDType::F32);
   ModelConfig held = c;
   const ExpertRange range{2, 4};
-  ModelParameters<Tensor> masters = load_masters(dir, held, range);
+  const auto holding = [](ExpertRange experts) {
+    return [experts](ModelConfig& config) { config.held_experts = experts; };
+  };
+  ModelParameters<Tensor> masters = load_masters(dir, held, holding(range));
   EXPECT_EQ(held.held_experts, range);
   ModelConfig expected = c;
   expected.held_experts = range;
@@ -174,7 +173,7 @@ TEST_F(SpreadExpertsOnDisk, OnlyHeldTensorsAreReadAndTheyAreThoseOfTheWholeModel
                                        }});
   EXPECT_EQ(model.weights.layers[1].moe.experts.size(), 2u);
   EXPECT_EQ(done, total);
-  const std::string error = error_of([&] { (void)load_masters(dir, held, ExpertRange{6, 9}); });
+  const std::string error = error_of([&] { (void)load_masters(dir, held, holding({6, 9})); });
   EXPECT_HOLDS(error, "routed experts 6 to 8 cannot be held; n_routed_experts is 8");
 }
 

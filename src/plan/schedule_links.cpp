@@ -64,7 +64,7 @@ void collect_sends(const Schedule& s, int rank, Streams& streams) {
   for (const ScheduleOp& op : list_of(s, rank)) {
     if (op.has_forward()) made.at(true, op.forward) = here;
     if (op.has_backward()) made.at(false, op.backward) = here;
-    for (const Message& m : op.messages) {
+    for (const StageMessage& m : op.messages) {
       if (!is_send(m.kind)) continue;
       const OpRef producer = made.at(is_forward(m.kind), m.micro_batch);
       if (producer.op < 0)
@@ -78,7 +78,7 @@ void collect_sends(const Schedule& s, int rank, Streams& streams) {
 void collect_receives(const Schedule& s, int rank, Streams& streams) {
   OpRef here{rank, 0};
   for (const ScheduleOp& op : list_of(s, rank)) {
-    for (const Message& m : op.messages) {
+    for (const StageMessage& m : op.messages) {
       if (is_send(m.kind)) continue;
       Stream& stream = streams[{m.peer, rank}];
       const std::size_t k = stream.received.size();
@@ -116,7 +116,7 @@ void connect(const Schedule& s, int rank, Streams& streams, std::vector<OpRef>& 
     };
     if (op.has_forward()) need(true, op.forward, s.upstream(rank, op.forward.phase));
     if (op.has_backward()) need(false, op.backward, s.downstream(rank, op.backward.phase));
-    for (const Message& m : op.messages) {
+    for (const StageMessage& m : op.messages) {
       if (is_send(m.kind)) {
         Stream& stream = streams[{rank, m.peer}];
         refs.push_back(stream.received[stream.next_sent++]);

@@ -67,7 +67,7 @@ std::string_view words(OpKind kind) {
 std::string describe(const ScheduleOp& op, bool two_phases) {
   if (op.kind == OpKind::Comm) {
     std::string text;
-    for (const Message& m : op.messages)
+    for (const StageMessage& m : op.messages)
       text += fmt::format("{}{} {}.{} rank {}", text.empty() ? "" : ", ", name_of(m.kind),
                           m.micro_batch.phase, m.micro_batch.chunk, m.peer);
     return text;
