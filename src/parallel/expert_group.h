@@ -45,6 +45,7 @@ class ExpertGroup {
   int next_tag();
   // Bytes that this rank sent, of all dispatches so far.
   ExchangeTraffic& traffic() { return traffic_; }
+  const ExchangeTraffic& traffic() const { return traffic_; }
 
  private:
   bool split_by_node(const std::vector<int>& owner);

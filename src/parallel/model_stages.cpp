@@ -28,13 +28,21 @@ ModelStages::ModelStages(const Schedule& schedule, int rank, const std::vector<S
     here.range = stages[static_cast<std::size_t>(schedule.stage(rank, p))];
     here.results.resize(n_chunks);
     here.gradients.resize(settings.order == GradientOrder::Fixed ? n_chunks : 1);
-    if (settings.order == GradientOrder::Fast)
-      here.gradients.front() = zero_gradients(model.config, here.range);
+    if (settings.order == GradientOrder::Fast) here.gradients.front() = zero_buffer(here.range);
   }
 }
 
+StageGradients ModelStages::zero_buffer(const StageRange& range) const {
+  return zero_gradients(model_.config, range, DType::F32, settings_.n_sources);
+}
+
 StagePass ModelStages::pass(MicroBatch m) const {
-  return {phases_[m.phase].range, settings_.loss, settings_.keep_scores};
+  StagePass pass{phases_[m.phase].range, settings_.loss, settings_.keep_scores};
+  DocumentStarts& starts = pass.settings.starts;
+  const auto rows = static_cast<std::size_t>(settings_.micro_batch_rows);
+  if (!starts.empty())
+    starts = starts.subspan(static_cast<std::size_t>(index_of(schedule_, m)) * rows, rows);
+  return pass;
 }
 
 View2<const std::int32_t> ModelStages::tokens(MicroBatch m) const {
@@ -62,7 +70,7 @@ std::size_t ModelStages::message_bytes(MicroBatch) const {
 MessageBytes ModelStages::forward(MicroBatch m, MessageBytes input) {
   Phase& here = phase(m);
   if (settings_.order == GradientOrder::Fixed)
-    here.gradients[static_cast<std::size_t>(m.chunk)] = zero_gradients(model_.config, here.range);
+    here.gradients[static_cast<std::size_t>(m.chunk)] = zero_buffer(here.range);
   result(m) = start_result(model_, here.range);
   Tensor y;
   StageSaved saved =

@@ -23,9 +23,11 @@ enum class BoundaryFormat : std::uint8_t { Fp32, Bf16 };
 BoundaryFormat boundary_format(Compute compute);
 
 struct ModelStagesSettings {
-  LossSettings loss;           // share: of one micro-batch in the whole batch of all ranks
+  // share: of one micro-batch in the whole batch of all ranks; starts: of all the pipeline's rows
+  LossSettings loss;
   Index micro_batch_rows = 1;  // sequences of a micro-batch
   GradientOrder order = GradientOrder::Fast;
+  std::optional<Index> n_sources = {};  // gradients of routed experts by source (zero_gradients)
   BoundaryFormat boundary = BoundaryFormat::Fp32;
   bool keep_scores = false;
 };
@@ -65,6 +67,7 @@ class ModelStages final : public StageRunner {
   };
 
   Phase& phase(MicroBatch m) { return phases_[m.phase]; }
+  StageGradients zero_buffer(const StageRange& range) const;
   StagePass pass(MicroBatch m) const;
   View2<const std::int32_t> tokens(MicroBatch m) const;
   GradientTargets targets(MicroBatch m);

@@ -166,22 +166,6 @@ class Executor {
   std::vector<Parcel> sending_;
 };
 
-// The baton for the time of a list.
-class Holding {
- public:
-  explicit Holding(Baton* baton) : baton_(baton) {
-    if (baton_) baton_->take();
-  }
-  ~Holding() {
-    if (baton_) baton_->give();
-  }
-  Holding(const Holding&) = delete;
-  Holding& operator=(const Holding&) = delete;
-
- private:
-  Baton* const baton_;
-};
-
 }  // namespace
 
 void run_pipeline(const Schedule& schedule, Communicator& pipeline, StageRunner& runner,
@@ -189,7 +173,7 @@ void run_pipeline(const Schedule& schedule, Communicator& pipeline, StageRunner&
   if (pipeline.size() != schedule.n_ranks)
     throw CommError(fmt::format("a schedule of {} ranks cannot run on a communicator of {}",
                                 schedule.n_ranks, pipeline.size()));
-  const Holding holding(rank.baton);
+  const HoldingBaton holding(rank.baton);
   Executor(schedule, pipeline, runner, rank).run();
 }
 

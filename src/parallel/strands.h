@@ -31,6 +31,22 @@ class Baton {
   int strand_ = 0;  // of the holder, who alone reads and writes it
 };
 
+// Holds the baton while it lives; nothing of none.
+class HoldingBaton {
+ public:
+  explicit HoldingBaton(Baton* baton) : baton_(baton) {
+    if (baton_) baton_->take();
+  }
+  ~HoldingBaton() {
+    if (baton_) baton_->give();
+  }
+  HoldingBaton(const HoldingBaton&) = delete;
+  HoldingBaton& operator=(const HoldingBaton&) = delete;
+
+ private:
+  Baton* const baton_;
+};
+
 // Runs both to the end, the second as strand 1 on a thread of its own. The caller holds the baton
 // as strand 0 and has it again afterwards. The first exception thrown is thrown again when both
 // have ended; so that the other strand ends as well, what it waits for must fail
@@ -38,7 +54,7 @@ class Baton {
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second);
 
 // A communicator whose waits give the baton away: request.wait() when the message has not come yet.
-// Barriers and splits keep it.
+// Barriers and splits keep it; a communicator that is split off is one of this kind too.
 //
 // The order in which both strands of a pair come to their operations differs from rank to rank, so
 // they must share neither the order of a communicator's collective operations nor a tag.
@@ -50,6 +66,8 @@ class OverlappingCommunicator final : public Communicator {
     Timeline* timeline = nullptr;
   };
   OverlappingCommunicator(Communicator& inner, const Rank& rank) : inner_(inner), rank_(rank) {}
+  OverlappingCommunicator(std::unique_ptr<Communicator> inner, const Rank& rank)
+      : owned_(std::move(inner)), inner_(*owned_), rank_(rank) {}
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
@@ -63,7 +81,7 @@ class OverlappingCommunicator final : public Communicator {
   Request broadcast(std::span<std::byte> bytes, int from) override;
   void barrier() override { inner_.barrier(); }
   std::unique_ptr<Communicator> split(int color, int key) override {
-    return inner_.split(color, key);
+    return std::make_unique<OverlappingCommunicator>(inner_.split(color, key), rank_);
   }
   void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
   void set_progress(std::int64_t step, std::string_view operation) override {
@@ -73,6 +91,7 @@ class OverlappingCommunicator final : public Communicator {
   std::uint64_t bytes_sent() const override { return inner_.bytes_sent(); }
 
  private:
+  const std::unique_ptr<Communicator> owned_;
   Communicator& inner_;
   const Rank rank_;
 };

@@ -1,0 +1,24 @@
+// The main loss of some rows, forward through the stages of a pipeline: evaluate_loss
+// (model/training_pass.h) where no rank has the whole model, with its bits. Activations travel in
+// FP32 whatever the compute.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "model/stage.h"
+#include "parallel/communicator.h"
+
+namespace minke {
+
+// The rank that computes a stage forward: stages go down the ranks, and come back up when there are
+// two for each.
+int forward_holder(int stage, int n_ranks);
+
+// Collective over `pipeline`; tokens [B, T+1] are the same on all. `stages` are those of the whole
+// model, `model` has the weights of the own ones. The loss on the rank of the last stage, nothing
+// on the others. Uses tag 4.
+std::optional<double> pipeline_loss(const Model& model, Communicator& pipeline,
+                                    const std::vector<StageRange>& stages,
+                                    View2<const std::int32_t> tokens, DocumentStarts starts = {});
+
+}  // namespace minke
