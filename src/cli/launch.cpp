@@ -19,7 +19,7 @@
 #include "parallel/job_status.h"
 #include "parallel/mpi.h"
 #include "parallel/mpirun.h"
-#include "train/ranked_step.h"
+#include "train/training_layout.h"
 
 namespace minke {
 namespace {
@@ -110,7 +110,7 @@ void launch(const CLI::App& app, const CLI::App& train, const TrainFlags& flags,
   if (launch.least_ranks > supervision.shape.ranks)
     throw UsageError(fmt::format("--min-ranks is {}, but there are {} ranks at most",
                                  launch.least_ranks, supervision.shape.ranks));
-  check_micro_batches(recipe, supervision.shape.ranks);
+  check_micro_batches(recipe, layout_of(recipe.parallel, supervision.shape.ranks));
   check_mpirun();
   const LaunchedProgram program = program_of(app, train, flags, launch, supervision.shape);
   const InterruptScope interrupt;

@@ -13,8 +13,8 @@
 #include "base/log.h"
 #include "parallel/mpirun.h"
 #include "train/loop.h"
-#include "train/ranked_step.h"
 #include "train/train_state.h"
+#include "train/training_layout.h"
 
 namespace minke {
 namespace {
@@ -110,7 +110,7 @@ std::vector<HostSlots> LaunchedJob::answering(const std::vector<HostSlots>& host
 
 bool LaunchedJob::can_run_on(int ranks) const {
   try {
-    check_micro_batches(recipe_, ranks);
+    check_micro_batches(recipe_, layout_of(recipe_.parallel, ranks));
     return true;
   } catch (const ConfigError&) {
     return false;

@@ -51,12 +51,13 @@ void report_unread(const TensorStore& store, const ModelConfig& announced,
                     store.directory().string(), n, first));
 }
 
-// Bytes on disk of what is held; a tensor that is missing is reported when it is asked for.
-std::uint64_t held_bytes(const TensorStore& store, const ModelConfig& config) {
-  if (config.holds_all()) return store.total_bytes();
+// Bytes on disk of what is wanted; a tensor that is missing is reported when it is asked for.
+std::uint64_t wanted_bytes(const TensorStore& store, const ModelConfig& config,
+                           const LoadOptions& options) {
+  if (config.holds_all() && !options.experts_alone) return store.total_bytes();
   std::uint64_t bytes = 0;
   ModelParameters<int> unused;
-  visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
+  visit_wanted(config, options, unused, [&](const ParameterSpec& spec, int&) {
     if (store.contains(spec.name) || store.is_int4(spec.name))
       bytes += store.stored_bytes(spec.name);
   });
@@ -82,9 +83,9 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
   set_position_constants(model);
 
   std::uint64_t done = 0;
-  const std::uint64_t total = held_bytes(store, model.config);
+  const std::uint64_t total = wanted_bytes(store, model.config, options);
   const WeightLoader loader(store, model.config, options);
-  visit_parameters(model.config, model.weights, [&](const ParameterSpec& spec, Weight& w) {
+  visit_wanted(model.config, options, model.weights, [&](const ParameterSpec& spec, Weight& w) {
     loader.load(spec, w);
     done += store.stored_bytes(spec.name);
     if (options.progress) options.progress(done, total);

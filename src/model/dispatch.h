@@ -54,8 +54,8 @@ class Dispatch {
   virtual void begin_send_backward(View2<const double>) {}
 };
 
-// Makes the dispatch of one MoE layer and micro-batch.
-using DispatchFactory = std::function<std::unique_ptr<Dispatch>()>;
+// Makes the dispatch of one MoE layer, by its number in published names, and micro-batch.
+using DispatchFactory = std::function<std::unique_ptr<Dispatch>(Index layer)>;
 
 class LocalDispatch final : public Dispatch, public InBlock {
  public:

@@ -124,7 +124,8 @@ MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, Sh
   const auto indices = std::as_const(s.gate.indices).view<std::int32_t, 2>();
   if (!load.empty()) count_loads(indices, load);
   s.x = operand(model, std::move(x), inputs_of(counts));
-  s.dispatch = model.make_dispatch ? model.make_dispatch() : std::make_unique<LocalDispatch>();
+  s.dispatch =
+      model.make_dispatch ? model.make_dispatch(w.layer) : std::make_unique<LocalDispatch>();
   s.dispatch->plan(indices, c.n_routed_experts);
   MINKE_ASSERT(s.dispatch->offsets().size() == w.experts.size() + 1);
   begin_send<Real>(*s.dispatch, s.x);

@@ -314,8 +314,8 @@ Model map_model(std::shared_ptr<const TensorStore> store, const ModelConfig& ann
     ++n_mtp;
   model.config.check(store->directory().string());
   set_position_constants(model);
-  visit_parameters(model.config, model.weights,
-                   [&](const ParameterSpec& spec, Weight& w) { mapping.map(spec, w); });
+  visit_wanted(model.config, options, model.weights,
+               [&](const ParameterSpec& spec, Weight& w) { mapping.map(spec, w); });
   store->check_intact();
   model.mapped = std::move(store);
   return model;

@@ -56,6 +56,7 @@ struct FfnParameters {
 
 template <class Leaf>
 struct MoeParameters {
+  Index layer = 0;                           // as in the published names
   Leaf gate;                                 // [E, D]
   Leaf e_score_correction_bias;              // [E]
   std::vector<FfnParameters<Leaf>> experts;  // those held here, in order
@@ -89,6 +90,15 @@ struct ModelParameters {
   std::vector<MtpParameters<Leaf>> mtp;
 };
 
+// Of an MoE layer as numbered in the published names; those of modules follow the main ones.
+// Parameters are a ModelParameters, const or not.
+template <class Parameters>
+auto& moe_of(const ModelConfig& c, Parameters& p, Index layer) {
+  const Index L = c.num_hidden_layers;
+  return layer < L ? p.layers[static_cast<std::size_t>(layer)].moe
+                   : p.mtp[static_cast<std::size_t>(layer - L)].block.moe;
+}
+
 namespace detail {
 
 template <class Leaf, class F>
@@ -121,32 +131,44 @@ void visit_mla(const ModelConfig& c, const std::string& prefix, MlaParameters<Le
   f(ParameterSpec{prefix + "o_proj.weight", {D, H * c.v_head_dim}, Role::Linear}, p.o_proj);
 }
 
+inline std::string layer_prefix(Index layer) {
+  return fmt::format("model.layers.{}.", layer);
+}
+
 template <class Leaf, class F>
-void visit_moe(const ModelConfig& c, const std::string& prefix, MoeParameters<Leaf>& p, F& f) {
-  const Index D = c.hidden_size, E = c.n_routed_experts;
+void visit_routed(const ModelConfig& c, Index layer, MoeParameters<Leaf>& p, F& f) {
   const ExpertRange held = c.local_experts();
+  if (p.layer != layer) p.layer = layer;  // threads may walk a complete model at once
+  p.experts.resize(static_cast<std::size_t>(held.size()));
+  for (Index e = held.first; e < held.last; ++e)
+    visit_ffn(fmt::format("{}mlp.experts.{}.", layer_prefix(layer), e), c.hidden_size,
+              c.moe_intermediate_size, p.experts[static_cast<std::size_t>(e - held.first)], f);
+}
+
+template <class Leaf, class F>
+void visit_moe(const ModelConfig& c, Index layer, MoeParameters<Leaf>& p, F& f) {
+  const Index D = c.hidden_size, E = c.n_routed_experts;
+  const std::string prefix = layer_prefix(layer) + "mlp.";
   f(ParameterSpec{prefix + "gate.weight", {E, D}, Role::Router}, p.gate);
   f(ParameterSpec{prefix + "gate.e_score_correction_bias", {E}, Role::Bias},
     p.e_score_correction_bias);
-  p.experts.resize(static_cast<std::size_t>(held.size()));
-  for (Index e = held.first; e < held.last; ++e)
-    visit_ffn(fmt::format("{}experts.{}.", prefix, e), D, c.moe_intermediate_size,
-              p.experts[static_cast<std::size_t>(e - held.first)], f);
+  visit_routed(c, layer, p, f);
   if (c.n_shared_experts > 0)
     visit_ffn(prefix + "shared_experts.", D, c.shared_width(), p.shared_experts, f);
 }
 
 template <class Leaf, class F>
-void visit_block(const ModelConfig& c, const std::string& prefix, bool is_moe,
-                 BlockParameters<Leaf>& p, F& f) {
+void visit_block(const ModelConfig& c, Index layer, BlockParameters<Leaf>& p, F& f) {
   const Index D = c.hidden_size;
-  if (p.is_moe != is_moe) p.is_moe = is_moe;  // threads may walk a complete model at once
+  const std::string prefix = layer_prefix(layer);
+  const bool is_moe = c.is_moe(layer);
+  if (p.is_moe != is_moe) p.is_moe = is_moe;
   f(ParameterSpec{prefix + "input_layernorm.weight", {D}, Role::Norm}, p.input_layernorm);
   visit_mla(c, prefix + "self_attn.", p.self_attn, f);
   f(ParameterSpec{prefix + "post_attention_layernorm.weight", {D}, Role::Norm},
     p.post_attention_layernorm);
   if (is_moe)
-    visit_moe(c, prefix + "mlp.", p.moe, f);
+    visit_moe(c, layer, p.moe, f);
   else
     visit_ffn(prefix + "mlp.", D, c.intermediate_size, p.mlp, f);
 }
@@ -154,12 +176,12 @@ void visit_block(const ModelConfig& c, const std::string& prefix, bool is_moe,
 template <class Leaf, class F>
 void visit_mtp(const ModelConfig& c, Index k, MtpParameters<Leaf>& m, F& f) {
   const Index D = c.hidden_size, layer = c.num_hidden_layers + k;
-  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const std::string prefix = layer_prefix(layer);
   f(ParameterSpec{prefix + "enorm.weight", {D}, Role::Norm}, m.enorm);
   f(ParameterSpec{prefix + "hnorm.weight", {D}, Role::Norm}, m.hnorm);
   f(ParameterSpec{prefix + "eh_proj.weight", {D, 2 * D}, Role::EhProj}, m.eh_proj);
   // A module's block is of the kind that this layer would be.
-  visit_block(c, prefix, c.is_moe(layer), m.block, f);
+  visit_block(c, layer, m.block, f);
   f(ParameterSpec{prefix + "shared_head.norm.weight", {D}, Role::Norm}, m.shared_head_norm);
 }
 
@@ -181,8 +203,7 @@ void visit_parameters(const ModelConfig& c, std::span<const StageRange> stages,
   p.layers.resize(static_cast<std::size_t>(L));
   for (Index i = 0; i < L; ++i)
     if (any([i](const StageRange& s) { return s.holds_layer(i); }))
-      detail::visit_block(c, fmt::format("model.layers.{}.", i), c.is_moe(i),
-                          p.layers[static_cast<std::size_t>(i)], f);
+      detail::visit_block(c, i, p.layers[static_cast<std::size_t>(i)], f);
   p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
   if (!output) return;
   f(ParameterSpec{"model.norm.weight", {D}, Role::Norm}, p.norm);
@@ -200,6 +221,15 @@ void visit_parameters(const ModelConfig& c, const StageRange& stage, ModelParame
 template <class Leaf, class F>
 void visit_parameters(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
   visit_parameters(c, c.local_stages(), p, f);
+}
+
+// Of the routed experts alone, those held here, of all layers and modules.
+template <class Leaf, class F>
+void visit_routed_experts(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
+  p.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
+  p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
+  for (Index i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i)
+    if (c.is_moe(i)) detail::visit_routed(c, i, moe_of(c, p, i), f);
 }
 
 // The tensors in visiting order, with what they are.

@@ -49,4 +49,14 @@ class WeightLoader {
 // kv_b_proj is read by both forms of attention, in orders of their own.
 bool is_kv_b(const ParameterSpec& spec);
 
+// Of what `options` want of a model.
+template <class Leaf, class F>
+void visit_wanted(const ModelConfig& config, const LoadOptions& options, ModelParameters<Leaf>& p,
+                  F&& f) {
+  if (options.experts_alone)
+    visit_routed_experts(config, p, f);
+  else
+    visit_parameters(config, p, f);
+}
+
 }  // namespace minke

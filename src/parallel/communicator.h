@@ -38,6 +38,9 @@ class PendingMessage {
   // Returns when it is complete. RankFailure when that takes longer than the communicator's bound;
   // CommError when what came has another size.
   virtual void wait() = 0;
+  // As wait, for what may not come for hours: there is no bound, and the rank sleeps. It looks from
+  // time to time, 2 ms apart at most, which adds up to a sixteenth to the wait.
+  virtual void wait_idle();
 };
 using Request = std::unique_ptr<PendingMessage>;
 

@@ -237,11 +237,32 @@ TYPED_TEST_P(CommunicatorSuite, AWaitThatIsTooLongNamesRankHostStepAndOperation)
   });
 }
 
+TYPED_TEST_P(CommunicatorSuite, AnIdleWaitHasNoBound) {
+  TypeParam::run([](Communicator& c) {
+    const std::chrono::milliseconds bound(60);
+    c.set_timeout(bound);
+    const int to = (c.rank() + 1) % c.size(), from = (c.rank() + c.size() - 1) % c.size();
+    const std::vector<int> sent = letter(c.rank(), to, 5);
+    std::vector<int> got(sent.size());
+    Request receive = c.receive(bytes_of(got), from, 2);
+    std::thread sender([&] {
+      std::this_thread::sleep_for(2 * bound);
+      Request send = c.send(bytes_of(sent), to, 2);
+      send->wait_idle();
+    });
+    receive->wait_idle();
+    receive->wait_idle();  // complete already
+    sender.join();
+    c.set_timeout(std::chrono::milliseconds(0));
+    EXPECT_EQ(got, letter(from, c.rank(), 5));
+  });
+}
+
 REGISTER_TYPED_TEST_SUITE_P(CommunicatorSuite, MessagesOfATagArriveInTheOrderSent,
                             TestBecomesTrueWithoutWaiting, AllToAllWithSizesOfEachPair,
                             SeveralCollectivesUnderWayAtOnce, EmptyBuffersAreMessagesToo,
                             SplitOrdersByKeyAndKeepsMessagesApart, BytesForOtherRanksAreCounted,
                             BigMessages, AReceiveOfAnotherSizeIsAnError, ArgumentsThatDoNotFit,
-                            AWaitThatIsTooLongNamesRankHostStepAndOperation);
+                            AWaitThatIsTooLongNamesRankHostStepAndOperation, AnIdleWaitHasNoBound);
 
 }  // namespace minke::test

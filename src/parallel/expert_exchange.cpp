@@ -247,8 +247,22 @@ void ExpertExchange::add_inputs_gradient(View2<const Real> drows, View2<Real> dx
   gather_tokens_backward(returned.v2<Real>(), hops_.front().returned_choices(), dx);
 }
 
+// For what is derived from it.
+#define MINKE_EXCHANGE_OF(Real)                                                                  \
+  template void ExpertExchange::begin_inputs(View2<const Real>);                                 \
+  template Tensor ExpertExchange::inputs(View2<const Real>);                                     \
+  template Tensor ExpertExchange::inputs_again<Real>();                                          \
+  template void ExpertExchange::combine_rows(View2<const Real>, View2<const Real>, View2<Real>); \
+  template Tensor ExpertExchange::combine_rows_backward(View2<const Real>, View2<const Real>,    \
+                                                        View2<const Real>, View2<Real>);         \
+  template void ExpertExchange::begin_home(View2<const Real>, const Tensor*);                    \
+  template void ExpertExchange::add_inputs_gradient(View2<const Real>, View2<Real>);
+MINKE_EXCHANGE_OF(float)
+MINKE_EXCHANGE_OF(double)
+#undef MINKE_EXCHANGE_OF
+
 DispatchFactory exchange_over(ExpertGroup& group) {
-  return [&group] { return std::make_unique<ExpertExchange>(group); };
+  return [&group](Index) { return std::make_unique<ExpertExchange>(group); };
 }
 
 }  // namespace minke

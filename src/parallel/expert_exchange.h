@@ -20,7 +20,7 @@
 
 namespace minke {
 
-class ExpertExchange final : public Dispatch {
+class ExpertExchange : public Dispatch {
  public:
   explicit ExpertExchange(ExpertGroup& group);
 

@@ -28,7 +28,8 @@ ExpertGroup::ExpertGroup(Communicator& ranks, Index n_experts, const ExchangeFor
   held_ = {ranks_->rank() * each, (ranks_->rank() + 1) * each};
   std::vector<int> owner;
   for (Index e = 0; e < n_experts; ++e) owner.push_back(static_cast<int>(e / each));
-  if (!form.two_hops || !split_by_node(owner)) hops_.push_back(hop_route(*ranks_, owner));
+  if (!form.two_hops || !split_by_node(owner))
+    hops_.push_back(hop_route(*ranks_, owner, form.from_rank_0));
 }
 
 // Two hops where there are several nodes with the same number, more than one, of ranks.
@@ -53,8 +54,8 @@ bool ExpertGroup::split_by_node(const std::vector<int>& owner) {
     to_node.push_back(node_of[at(rank)]);
     to_index.push_back(node_of[at(rank)] == here ? index_of[at(rank)] : -1);
   }
-  hops_.push_back(hop_route(*across_, std::move(to_node)));
-  hops_.push_back(hop_route(*inside_, std::move(to_index)));
+  hops_.push_back(hop_route(*across_, std::move(to_node), form_.from_rank_0));
+  hops_.push_back(hop_route(*inside_, std::move(to_index), form_.from_rank_0));
   return true;
 }
 

@@ -23,11 +23,12 @@ struct ExchangeForm {
   // Rows back: each rank on the way adds what it has of a token, gate weights applied, and sends
   // one row in BF16.
   bool sums = false;
-  bool two_hops = true;  // where there are nodes for it
+  bool two_hops = true;      // where there are nodes for it
+  bool from_rank_0 = false;  // the other ranks have no tokens of their own
 };
 // The report's: BF16, or FP8 to the experts and BF16 back.
-inline constexpr ExchangeForm kBf16Exchange{RowForm::Bf16, RowForm::Bf16, true, true};
-inline constexpr ExchangeForm kFp8Exchange{RowForm::Fp8, RowForm::Fp8, true, true};
+inline constexpr ExchangeForm kBf16Exchange{RowForm::Bf16, RowForm::Bf16, true, true, false};
+inline constexpr ExchangeForm kFp8Exchange{RowForm::Fp8, RowForm::Fp8, true, true, false};
 
 // Outlives the dispatches made for it; used by the threads of one rank, one at a time.
 class ExpertGroup {

@@ -70,6 +70,18 @@ class MpiMessage final : public PendingMessage {
     }
   }
 
+  // The progress thread may sleep as well, as far as this message is concerned: it would look every
+  // 100 us, for hours.
+  void wait_idle() override {
+    if (state_ != State::Waiting) return wait();
+    const struct Idle {
+      MpiSession& session;
+      explicit Idle(MpiSession& s) : session(s) { session.message_ends(); }
+      ~Idle() { session.message_begins(); }
+    } idle(*session_);
+    PendingMessage::wait_idle();
+  }
+
  private:
   enum class State : std::uint8_t { Waiting, Complete, Failed };
 

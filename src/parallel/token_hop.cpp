@@ -46,8 +46,8 @@ TokenChoices unpacked(const Tensor& rows) {
 
 }  // namespace
 
-HopRoute hop_route(Communicator& ranks, std::vector<int> leads_to) {
-  HopRoute route{&ranks, std::move(leads_to), {}};
+HopRoute hop_route(Communicator& ranks, std::vector<int> leads_to, bool from_rank_0) {
+  HopRoute route{&ranks, std::move(leads_to), {}, from_rank_0};
   for (int r = 0; r < ranks.size(); ++r)
     route.other_node.push_back(ranks.host(r) != ranks.host(ranks.rank()));
   return route;
@@ -86,12 +86,19 @@ void TokenHop::sort_outgoing(const TokenChoices& tokens) {
 
 void TokenHop::exchange_counts(LinkBytes& bytes) {
   const int n = route_->ranks->size();
-  Tensor counts(DType::I64, {n, 1});
-  for (int r = 0; r < n; ++r) counts.view<Index, 2>()(r, 0) = tokens_.here[at(r)];
-  const std::vector<Index> one(at(n), 1);
-  const Tensor arrived = finish(start(std::move(counts), one, one, bytes));
+  const bool says = route_->has_tokens(route_->ranks->rank());
+  MINKE_ASSERT(says || outgoing_.token.empty());
+  Tensor counts(DType::I64, {says ? n : 0, 1});
+  std::vector<Index> said(at(n), says ? 1 : 0), heard;
+  for (int r = 0; r < n; ++r) {
+    if (says) counts.view<Index, 2>()(r, 0) = tokens_.here[at(r)];
+    heard.push_back(route_->has_tokens(r) ? 1 : 0);
+  }
+  const Tensor arrived = finish(start(std::move(counts), said, heard, bytes));
   tokens_.there.clear();
-  for (int r = 0; r < n; ++r) tokens_.there.push_back(arrived.view<Index, 2>()(r, 0));
+  Index row = 0;
+  for (int r = 0; r < n; ++r)
+    tokens_.there.push_back(heard[at(r)] ? arrived.view<Index, 2>()(row++, 0) : 0);
 }
 
 TokenChoices TokenHop::plan(const TokenChoices& tokens, LinkBytes& bytes) {

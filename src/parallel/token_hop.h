@@ -41,9 +41,11 @@ struct HopRoute {
   Communicator* ranks = nullptr;
   std::vector<int> leads_to;     // [E] rank for the tokens of an expert; -1: never asked for here
   std::vector<bool> other_node;  // [ranks] whether a rank is on another node than this one
+  bool from_rank_0 = false;      // the others have no tokens, and need not say so
+  bool has_tokens(int rank) const { return rank == 0 || !from_rank_0; }
 };
 // other_node from the communicator's hosts.
-HopRoute hop_route(Communicator& ranks, std::vector<int> leads_to);
+HopRoute hop_route(Communicator& ranks, std::vector<int> leads_to, bool from_rank_0);
 
 class TokenHop {
  public:

@@ -59,7 +59,7 @@ TEST(ExchangeTraffic, ThreadsSendBetweenNodesWhatThePlannerSays) {
               const Tensor x = Tensor::zeros({T, kWidth});
               const Tensor weights = Tensor::zeros({T, m.num_experts_per_tok});
               Tensor y = Tensor::zeros({T, kWidth});
-              const std::unique_ptr<Dispatch> dispatch = exchange_over(group)();
+              const std::unique_ptr<Dispatch> dispatch = exchange_over(group)(0);
               dispatch->plan(indices.view<std::int32_t, 2>(), m.n_routed_experts);
               const Tensor rows = dispatch->send(x.v2());
               dispatch->combine(rows.v2(), weights.v2(), y.v2());

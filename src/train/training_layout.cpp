@@ -43,21 +43,6 @@ void check_rows(const char* name, Index rows, const Recipe& recipe, const Traini
       sizes_text(below < least ? 0 : below, std::max(below + unit, least))));
 }
 
-void check_micro_batches(const Recipe& recipe, const TrainingLayout& layout) {
-  const DataRecipe& data = recipe.data;
-  const Index n = layout.mesh.n_data_ranks(), n_ranks = layout.mesh.n_ranks();
-  const ChunkRule rule = chunk_rule(layout);
-  if (data.micro_batch == 0 && n_ranks > 1)
-    throw ConfigError(fmt::format(
-        "data.micro_batch is 0, but {} ranks share out micro-batches; set it to at most {}",
-        n_ranks, std::max<Index>(data.batch_size / (n * rule.least), 1)));
-  const Index least = data.micro_batch * n * rule.least;
-  check_rows("data.batch_size", data.batch_size, recipe, layout, least);
-  if (recipe.batch_ramp.from == 0) return;
-  check_rows("batch_ramp.from", recipe.batch_ramp.from, recipe, layout, least);
-  check_rows("batch_ramp.multiple", recipe.batch_ramp.multiple, recipe, layout, 0);
-}
-
 }  // namespace
 
 TrainingLayout layout_of(const ParallelRecipe& recipe, int n_ranks) {
@@ -110,6 +95,21 @@ void hold_part(const TrainingLayout& layout, const MeshPlace& place, ModelConfig
   const std::vector<StageRange> stages = stages_of(layout, config);
   for (const int stage : held_stages(layout, place.pipeline))
     config.held_stages.push_back(stages[static_cast<std::size_t>(stage)]);
+}
+
+void check_micro_batches(const Recipe& recipe, const TrainingLayout& layout) {
+  const DataRecipe& data = recipe.data;
+  const Index n = layout.mesh.n_data_ranks(), n_ranks = layout.mesh.n_ranks();
+  const ChunkRule rule = chunk_rule(layout);
+  if (data.micro_batch == 0 && n_ranks > 1)
+    throw ConfigError(fmt::format(
+        "data.micro_batch is 0, but {} ranks share out micro-batches; set it to at most {}",
+        n_ranks, std::max<Index>(data.batch_size / (n * rule.least), 1)));
+  const Index least = data.micro_batch * n * rule.least;
+  check_rows("data.batch_size", data.batch_size, recipe, layout, least);
+  if (recipe.batch_ramp.from == 0) return;
+  check_rows("batch_ramp.from", recipe.batch_ramp.from, recipe, layout, least);
+  check_rows("batch_ramp.multiple", recipe.batch_ramp.multiple, recipe, layout, 0);
 }
 
 void check_layout(const Recipe& recipe, const ModelConfig& config, const TrainingLayout& layout) {

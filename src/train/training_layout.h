@@ -27,8 +27,10 @@ int first_holder(const TrainingLayout& layout, int pipeline_rank);
 // What the rank at `place` holds of the model `config`, which is whole before.
 void hold_part(const TrainingLayout& layout, const MeshPlace& place, ModelConfig& config);
 
-// ConfigError naming the nearest sizes unless the model can be shared out so, and every step of the
-// run gives each pipeline equally many whole micro-batches, as many as the schedule takes.
+// ConfigError naming the nearest sizes unless every step of the run gives each pipeline equally
+// many whole micro-batches, as many as the schedule takes.
+void check_micro_batches(const Recipe& recipe, const TrainingLayout& layout);
+// The same, and unless the model can be shared out so.
 void check_layout(const Recipe& recipe, const ModelConfig& config, const TrainingLayout& layout);
 
 // "full", "bf16", "fp8"
