@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
+#include "base/log.h"
+#include "plan/rank_trace.h"
+
 namespace minke {
 namespace {
 
@@ -38,8 +42,24 @@ Recipe TrainFlags::load_recipe() const {
 }
 
 RunOptions TrainFlags::run_options() const {
-  return {.resume = parse_resume(resume),
-          .stop_after = stop_after > 0 ? std::optional<Index>(stop_after) : std::nullopt};
+  RunOptions options{
+      .resume = parse_resume(resume),
+      .stop_after = stop_after > 0 ? std::optional<Index>(stop_after) : std::nullopt};
+  if (trace > 0)
+    options.trace = StepTrace{trace, [this](const auto& ranks) { write_trace(ranks); }};
+  return options;
+}
+
+void TrainFlags::write_trace(const std::vector<std::vector<TimelineEvent>>& ranks) const {
+  const std::filesystem::path path =
+      run_directory(load_recipe()) / fmt::format("trace-step-{}.json", trace);
+  std::string text;
+  write_rank_trace(fmt::format("step {}", trace), ranks,
+                   [&](std::string_view part) { text += part; });
+  write_file_atomic(path, text);
+  std::string report = rank_report(shares_of(ranks));
+  report.pop_back();  // the end of the last line
+  log_info(fmt::format("{} (for chrome://tracing or Perfetto)\n{}", path.string(), report));
 }
 
 std::shared_ptr<TrainFlags> add_train_flags(CLI::App& command) {
@@ -67,6 +87,11 @@ std::shared_ptr<TrainFlags> add_train_flags(CLI::App& command) {
   command
       .add_option("--stop-after", flags->stop_after,
                   "leave a checkpoint after this step; the schedule stays that of the whole run")
+      ->check(CLI::PositiveNumber);
+  command
+      .add_option("--trace", flags->trace,
+                  "of several ranks: write what each did in this step to OUT.run/trace-step-N.json "
+                  "(a Chrome trace), and say how long it was idle and which exchanges were hidden")
       ->check(CLI::PositiveNumber);
   CLI::Option* dry_run =
       command.add_flag("--dry-run", flags->dry_run,

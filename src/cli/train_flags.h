@@ -18,13 +18,17 @@ struct TrainFlags {
   std::optional<std::string> out;  // given but empty, it is refused as a recipe's would be
   std::string init_from;
   std::vector<std::string> settings;
-  std::int64_t steps = 0, stop_after = 0;
+  std::int64_t steps = 0, stop_after = 0, trace = 0;
   std::vector<double> at;
   bool dry_run = false, json = false;
 
   // The recipe with the settings of the flags; checked, but not whether a run has all it needs.
   Recipe load_recipe() const;
+  // The flags must outlive them.
   RunOptions run_options() const;
+
+ private:
+  void write_trace(const std::vector<std::vector<TimelineEvent>>& ranks) const;
 };
 
 // Registers the flags; they are filled in when the command line is parsed.

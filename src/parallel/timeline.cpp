@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <span>
+#include <type_traits>
+#include <utility>
 
 namespace minke {
 namespace {
@@ -71,14 +74,49 @@ std::string_view name_of(Activity activity) {
   return names[static_cast<std::size_t>(activity)];
 }
 
+void Timeline::begin(Clock::time_point origin) {
+  std::lock_guard lock(mutex_);
+  origin_ = origin;
+  begun_ = true;
+}
+
+std::vector<TimelineEvent> Timeline::end() {
+  std::lock_guard lock(mutex_);
+  begun_ = false;
+  return std::exchange(events_, {});
+}
+
 void Timeline::add(const TimelineEvent& event) {
   std::lock_guard lock(mutex_);
-  events_.push_back(event);
+  if (begun_) events_.push_back(event);
 }
 
 std::vector<TimelineEvent> Timeline::events() const {
   std::lock_guard lock(mutex_);
   return events_;
+}
+
+std::vector<std::vector<TimelineEvent>> gather_events(Communicator& ranks,
+                                                      const std::vector<TimelineEvent>& own) {
+  static_assert(std::is_trivially_copyable_v<TimelineEvent>);
+  constexpr int kTag = 0;
+  const std::size_t n = own.size();
+  std::vector<std::size_t> counts(static_cast<std::size_t>(ranks.size()));
+  Request counted =
+      ranks.all_gather(std::as_bytes(std::span(&n, 1)), std::as_writable_bytes(std::span(counts)));
+  wait(counted);
+  if (ranks.rank() > 0) {
+    Request sent = ranks.send(std::as_bytes(std::span(own)), 0, kTag);
+    wait(sent);
+    return {};
+  }
+  std::vector<std::vector<TimelineEvent>> all{own};
+  for (int rank = 1; rank < ranks.size(); ++rank) {
+    all.emplace_back(counts[static_cast<std::size_t>(rank)]);
+    Request came = ranks.receive(std::as_writable_bytes(std::span(all.back())), rank, kTag);
+    wait(came);
+  }
+  return all;
 }
 
 std::vector<TimelineShares> shares_of(const std::vector<std::vector<TimelineEvent>>& ranks) {

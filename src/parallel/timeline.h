@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "parallel/communicator.h"
 #include "parallel/schedule.h"
 
 namespace minke {
@@ -33,18 +34,27 @@ struct TimelineEvent {
 class Timeline {
  public:
   using Clock = std::chrono::steady_clock;
+  // Keeps nothing until it is begun, while no strand runs.
+  Timeline() = default;
   // Ranks of one process take the same origin; others the end of a common barrier.
-  explicit Timeline(Clock::time_point origin) : origin_(origin) {}
+  explicit Timeline(Clock::time_point origin) { begin(origin); }
+  void begin(Clock::time_point origin);
+  std::vector<TimelineEvent> end();  // what events() would give
 
   double now_s() const { return std::chrono::duration<double>(Clock::now() - origin_).count(); }
   void add(const TimelineEvent& event);
   std::vector<TimelineEvent> events() const;  // in the order in which they ended
 
  private:
-  const Clock::time_point origin_;
+  Clock::time_point origin_;
+  bool begun_ = false;
   mutable std::mutex mutex_;
   std::vector<TimelineEvent> events_;
 };
+
+// Collective. The events of all ranks, on rank 0; nothing on the others.
+std::vector<std::vector<TimelineEvent>> gather_events(Communicator& ranks,
+                                                      const std::vector<TimelineEvent>& own);
 
 struct TimelineShares {  // seconds
   double span = 0;       // of the step: from the first begin to the last end on any rank

@@ -183,6 +183,9 @@ class Run {
     recipe_.check_model(config, tokenizer_);
     check_no_decay(config, recipe_.optimizer.no_decay);
     if (is_ranked()) check_layout(recipe_, config, layout_);
+    if (options_.trace && !is_ranked())
+      throw ConfigError(
+          "--trace shows what several ranks do; start them with minke launch or mpirun");
     check_memory(recipe_, config, layout_);
   }
 
@@ -248,6 +251,7 @@ class Run {
     now.gamma = gamma_of(recipe_.loss, now.gamma);
     const Index row = recipe_.data.sequence_length + 1;
     const RowBatch batch = source_.next_rows(now.rows);
+    begin_trace();
     PassResult result;
     if (!form_->accumulate(View2<const std::int32_t>(batch.tokens.data(), {now.rows, row}),
                            {.mtp_lambda = now.mtp_lambda,
@@ -258,6 +262,7 @@ class Run {
                                                                   : DocumentStarts()},
                            stop, result))
       return false;
+    end_trace();
     if (options_.on_gradients) options_.on_gradients(state_.step, form_->gradients());
     const double norm = form_->gradient_norm();
     const bool trusted = judge(result, norm, now.rows);
@@ -288,6 +293,20 @@ class Run {
     if (line.size() > 1) output_.append(line);
     if (trusted) show(result, static_cast<double>(n) / took);
     return true;
+  }
+
+  bool is_traced() const { return options_.trace && options_.trace->step == state_.step + 1; }
+
+  void begin_trace() {
+    if (!is_traced()) return;
+    ranks_.barrier();
+    form_->timeline()->begin(Timeline::Clock::now());
+  }
+  void end_trace() {
+    if (!is_traced()) return;
+    const std::vector<std::vector<TimelineEvent>> events =
+        gather_events(ranks_, form_->timeline()->end());
+    if (is_first()) options_.trace->show(events);
   }
 
   std::uint64_t bytes_sent() const { return ranks_.bytes_sent() + form_->bytes_sent(); }

@@ -16,7 +16,7 @@
 #include <string_view>
 
 #include "base/function_ref.h"
-#include "parallel/communicator.h"
+#include "parallel/timeline.h"
 #include "train/recipe.h"
 #include "train/train_state.h"
 
@@ -27,6 +27,13 @@ namespace minke {
 enum class Resume : std::uint8_t { Auto, Never, Must };
 Resume parse_resume(std::string_view name);  // "auto", "never", "must"
 
+// What the ranks did in one step, from the first forward to the last gradient: on rank 0, the
+// events of each.
+struct StepTrace {
+  std::int64_t step;
+  std::function<void(const std::vector<std::vector<TimelineEvent>>&)> show;
+};
+
 struct RunOptions {
   Resume resume = Resume::Auto;
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
@@ -34,6 +41,7 @@ struct RunOptions {
   // judged: where tests put faults.
   std::function<void(std::int64_t step, const std::vector<NamedParameter<Tensor>>&)> on_gradients =
       {};
+  std::optional<StepTrace> trace = {};
   Communicator* ranks = nullptr;  // that train together, each calling run_training; null: one rank
 };
 

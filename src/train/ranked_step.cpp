@@ -55,7 +55,8 @@ class RankedStep final : public StepForm {
         replicas_(mesh_, settings.layout, state, settings.no_decay) {
     state_.gradients = {};
     if (settings.layout.mesh.expert == 1) return;
-    exchange_.emplace(mesh_.expert_group(), OverlappingCommunicator::Rank{.baton = baton()});
+    exchange_.emplace(mesh_.expert_group(),
+                      OverlappingCommunicator::Rank{.baton = baton(), .timeline = &timeline_});
     experts_.emplace(*exchange_, state.config.n_routed_experts, settings.exchange);
     state_.model.make_dispatch = exchange_over(*experts_);
   }
@@ -149,6 +150,8 @@ class RankedStep final : public StepForm {
     if (state_.ema) replicas_.release_average();
   }
 
+  Timeline* timeline() override { return &timeline_; }
+
   std::uint64_t bytes_sent() const override {
     std::uint64_t bytes = replicas_.bytes_sent() + mesh_.pipeline().bytes_sent();
     if (!experts_) return bytes;
@@ -197,7 +200,7 @@ class RankedStep final : public StepForm {
         make_schedule(settings_.layout.schedule, mesh_.shape().pipeline, micro_batches.size());
     ModelStages stages(schedule, mesh_.place().pipeline, stages_, state_.model,
                        tokens.rows(first_row, n_rows), own);
-    run_pipeline(schedule, mesh_.pipeline(), stages, {.timeline = nullptr, .baton = baton()});
+    run_pipeline(schedule, mesh_.pipeline(), stages, {.timeline = &timeline_, .baton = baton()});
     for (int phase = 0; phase < schedule.n_phases(); ++phase) {
       const auto number = [&](std::size_t chunk) {
         return micro_batches.begin + index_of(schedule, {phase, static_cast<int>(chunk)});
@@ -225,6 +228,7 @@ class RankedStep final : public StepForm {
   const std::vector<StageRange> stages_;
   ReplicaSets replicas_;
   Baton baton_;
+  Timeline timeline_;
   std::optional<OverlappingCommunicator> exchange_;
   std::optional<ExpertGroup> experts_;
   std::vector<StageTerm> terms_;  // of the step

@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 
+#include "parallel/timeline.h"
 #include "train/state_tensors.h"
 #include "train/training_step.h"
 
@@ -47,6 +48,8 @@ class StepForm {
   // f(the tensors of the whole state) on rank 0, to be written.
   virtual void with_tensors(FunctionRef<void(StateTensors&)> f) = 0;
 
+  // What the rank does in accumulate goes there once it is begun. Null: one rank waits for nobody.
+  virtual Timeline* timeline() = 0;
   // By this rank so far, on communicators of the form's own.
   virtual std::uint64_t bytes_sent() const = 0;
 };
