@@ -1,5 +1,6 @@
 // Whole runs on meshes of pipeline x expert x data, ranks as threads: files and figures of every
 // layout and schedule are those of one rank.
+#include <algorithm>
 #include <limits>
 #include <memory>
 
@@ -108,6 +109,27 @@ TEST_F(LayoutTraining, EveryLayoutAndScheduleOnThreadsMakesTheBytesOfOneRank) {
     expect_same(name_of(layout), "one");
     fs::remove_all(dir_ / (name_of(layout) + ".run"));
   }
+}
+
+TEST_F(LayoutTraining, ATraceOfThreadsHasWhatEveryRankDidInTheStep) {
+  const Layout layout{2, 2, 4};
+  std::vector<std::vector<TimelineEvent>> ranks;
+  run_on(layout, recipe_for("traced", layout),
+         {.stop_after = 3, .trace = StepTrace{2, [&](const auto& events) {
+                                                EXPECT_TRUE(ranks.empty());
+                                                ranks = events;
+                                              }}});
+  ASSERT_EQ(ranks.size(), 4u);
+  for (const std::vector<TimelineEvent>& events : ranks) {
+    const auto count = [&](Activity activity) {
+      return std::count_if(events.begin(), events.end(),
+                           [&](const TimelineEvent& e) { return e.activity == activity; });
+    };
+    EXPECT_EQ(count(Activity::F), 8);  // of its pipeline's micro-batches
+    EXPECT_EQ(count(Activity::B) + count(Activity::BI), 8);
+    EXPECT_EQ(count(Activity::W), count(Activity::BI));
+  }
+  for (const TimelineShares& shares : shares_of(ranks)) EXPECT_GT(shares.computing, 0);
 }
 
 TEST_F(LayoutTraining, ACheckpointOnThreadsGoesOnInAnotherLayout) {
