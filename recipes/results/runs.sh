@@ -4,7 +4,8 @@
 #   SEEDS    1 2 3                 all variants have the same seeds, data and steps
 #   STEPS    600
 #   MINKE    build/release/minke
-#   DATA, TOKENIZER                other text, or what `minke data` made, with its tokenizer
+#   DATA, TOKENIZER                other text, or what `minke data` made, with its tokenizer; without
+#                                  them recipes/text.sh makes both in FOLDER/text
 #   RECIPE   recipes/results/base.json
 #
 # A run that is finished is not run again, one that was interrupted goes on from its checkpoint.
@@ -13,13 +14,16 @@ FOLDER=${FOLDER:-runs/results}
 SEEDS=${SEEDS:-1 2 3}
 STEPS=${STEPS:-600}
 MINKE=${MINKE:-build/release/minke}
-DATA=${DATA:-corpus}
-TOKENIZER=${TOKENIZER:-$FOLDER/tokenizer}
+TOKENIZER=${TOKENIZER:-$FOLDER/text/tokenizer}
 RECIPE=${RECIPE:-recipes/results/base.json}
 
 mkdir -p "$FOLDER"
-if [ ! -f "$TOKENIZER/tokenizer.json" ]; then
-  "$MINKE" train-tokenizer --data "$DATA" --vocab 4096 --out "$TOKENIZER"
+if [ -z "${DATA:-}" ]; then
+  DATA=$FOLDER/shards
+  if [ ! -d "$DATA" ]; then
+    MINKE=$MINKE recipes/text.sh "$FOLDER/text" 4096
+    "$MINKE" data --in "$FOLDER/text/text" --tokenizer "$TOKENIZER" --held-out-fraction 0.013 --out "$DATA"
+  fi
 fi
 
 # variant NAME [SETTING=VALUE ...]: the base recipe with these settings, once for each seed.

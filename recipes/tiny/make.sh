@@ -20,8 +20,8 @@ for program in "$minke" npm opencc xz 7z dpkg-deb python3; do
 done
 step() { printf '\n== %s\n' "$*"; }
 
-step "text"
-[ -d "$folder/text" ] || recipes/corpus.sh "$folder/corpus"
+step "text and tokenizer"
+MINKE=$minke recipes/text.sh "$folder" 8192
 [ -d "$download/chinese-poetry" ] || { echo "chinese-poetry is missing in $download" >&2; exit 1; }
 if [ ! -d "$download/factbook" ]; then
   rm -rf "$download/partial" && mkdir "$download/partial"
@@ -30,23 +30,6 @@ if [ ! -d "$download/factbook" ]; then
   mv "$download/partial/whole" "$download/factbook"
 fi
 [ -d "$download/wordnet" ] || dpkg-deb -x "$download"/dict-wn_*.deb "$download/wordnet"
-# One script: the verse is in traditional characters, readers of both scripts read simplified ones, and a
-# small model sees every character more often.
-# Left out: the Ada manual, whose text stands there twice, with notes and without.
-if [ ! -d "$folder/text" ]; then
-  rm -rf "$folder/whole" "$folder/text.partial"
-  mkdir "$folder/whole" && cp "$folder"/corpus/*.jsonl "$folder/whole"
-  opencc -c t2s -i "$folder/corpus/chinese-poetry.jsonl" -o "$folder/whole/chinese-poetry.jsonl"
-  recipes/tiny/cut.py "$folder/whole" "$folder/text.partial" --left-out ada-reference-manual-2012
-  rm -r "$folder/whole"
-  mv "$folder/text.partial" "$folder/text"
-fi
-
-if [ ! -f "$folder/tokenizer/tokenizer.json" ]; then
-  step "tokenizer"
-  recipes/tiny/sample.py "$folder/text" "$folder/sample.jsonl"
-  "$minke" train-tokenizer --data "$folder/sample.jsonl" --vocab 8192 --out "$folder/tokenizer"
-fi
 
 shards() { "$minke" data --in "$folder/text" --tokenizer "$folder/tokenizer" --held-out-fraction 0.013 --out "$1"; }
 held_out() { "$minke" data --held-out-text "$1" --tokenizer "$folder/tokenizer" --out "$2"; }
