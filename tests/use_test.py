@@ -132,6 +132,25 @@ class Use(unittest.TestCase):
                 first = first or ids
                 self.assertEqual(ids, first, (compute, cache, flags))
 
+    def test_a_packed_model_gives_the_same_ids(self):
+        packed = self.directory / "packed"
+        made = run("convert", "--model", self.model, "--out", packed, "--dtype", "packed")
+        self.assertEqual(made.returncode, 0, made.stderr.decode())
+        self.assertIn("packed for --compute bf16", made.stderr.decode())
+        request = ("--prompt", "the ship went", "--seed", 5, "--max-tokens", 12, "--ignore-eos")
+        for isa in ("auto", "scalar"):
+            of_isa = [] if isa == "auto" else ["--isa", isa]
+            self.assertEqual(self.generate(*request, *of_isa, model=packed)["ids"],
+                             self.generate(*request, *of_isa)["ids"])
+        for args, line in ((["generate", "--model", packed, "--compute", "fp32", *request],
+                            "is packed for --compute bf16, not fp32"),
+                           (["convert", "--model", packed, "--out", self.directory / "again",
+                             "--dtype", "bf16"], "holds packed weights"),
+                           (["info", "--model", packed], "holds packed weights")):
+            done = run(*args)
+            self.assertNotEqual(done.returncode, 0, args)
+            self.assertIn(line, done.stderr.decode())
+
     def test_text_prompt_begins_with_begin_of_sentence(self):
         ids = self.tokenize({"text": "the sea"})["ids"]
         result = self.generate("--prompt", "the sea", "--max-tokens", 6, "--seed", 1,

@@ -22,8 +22,8 @@ constexpr std::size_t kLarge = 2 * kHugePage;
 // Kept for all threads from here on: what the C library gives back to the system and asks for
 // again, over and over.
 constexpr std::size_t kShareFrom = std::size_t{256} << 10;
-constexpr std::size_t kOfThread = std::size_t{8}
-                                  << 20;  // bytes of small blocks that a thread keeps
+// Bytes of smaller ones that a thread keeps.
+constexpr std::size_t kOfThread = std::size_t{8} << 20;
 // More than any address space holds. Refused before the system is asked: an allocator that checks
 // (a sanitizer's) ends the process over such a size.
 constexpr std::size_t kImpossible = std::size_t{1} << 47;
