@@ -154,7 +154,7 @@ def refuse(bench, expected, *flags, status=1, **settings):
 
 def refuse_all(bench):
     refuse(bench, "so that each rank has as many micro-batches", "--set", "data.batch_size=6")
-    refuse(bench, "no-such-text", "--set", "data.paths=no-such-text")  # said by a rank
+    refuse(bench, "there is no whole checkpoint", "--resume", "must")  # said by a rank
     refuse(bench, "Debian: openmpi-bin", env={"PATH": "/nowhere"})
     refuse(bench, "--hosts or --hostfile", launch=("--min-ranks", "1"), status=2)
     refuse(bench, "for --dry-run use minke train", "--dry-run", status=2)

@@ -24,8 +24,12 @@ std::string error_text(int code) {
 std::string rank_to_be() {
   char host[HOST_NAME_MAX + 1] = {};
   gethostname(host, sizeof host - 1);
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK"})
-    if (const char* rank = std::getenv(name)) return fmt::format("rank {} on {}", rank, host);
+  for (const auto& [name, size_name] : {std::pair{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                        std::pair{"PMIX_RANK", "SLURM_NTASKS"}})
+    if (const char* rank = std::getenv(name)) {
+      const char* size = std::getenv(size_name);
+      return fmt::format("rank {} of {} on {}", rank, size ? size : "?", host);
+    }
   return fmt::format("a rank on {}", host);
 }
 

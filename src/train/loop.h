@@ -37,6 +37,9 @@ struct StepTrace {
 struct RunOptions {
   Resume resume = Resume::Auto;
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
+  // Asked after every step: true once for each checkpoint that somebody wants besides the recipe's.
+  // Of several ranks one that says so is enough.
+  std::function<bool()> wants_checkpoint = [] { return false; };
   // Sees the number of steps made and gradients of this rank (StepForm::gradients) before they are
   // judged: where tests put faults.
   std::function<void(std::int64_t step, const std::vector<NamedParameter<Tensor>>&)> on_gradients =
