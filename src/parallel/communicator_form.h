@@ -19,6 +19,7 @@ class RankState {
 
   void set_progress(std::int64_t step, std::string_view operation);
   void set_timeout(std::chrono::milliseconds bound) { timeout_ms_ = bound.count(); }
+  std::chrono::milliseconds timeout() const { return std::chrono::milliseconds(timeout_ms_); }
   // The moment at which a wait that begins now is late; none: never.
   std::optional<std::chrono::steady_clock::time_point> deadline() const;
 

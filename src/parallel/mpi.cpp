@@ -42,7 +42,7 @@ class MpiMessage final : public PendingMessage {
   bool test() override {
     if (state_ == State::Complete) return true;
     if (state_ == State::Failed)
-      throw RankFailure(fmt::format("{}: {} has failed before", where(), words()));
+      throw session_->rank_failure(fmt::format("{}: {} has failed before", where(), words()));
     int complete = 0;
     MPI_Status fine{};
     fine.MPI_ERROR = MPI_SUCCESS;
@@ -50,7 +50,7 @@ class MpiMessage final : public PendingMessage {
     const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete,
                                  statuses.data());
     if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS)
-      check_mpi(code, fmt::format("{}: {}", where(), words()));
+      session_->check(code, fmt::format("{}: {}", where(), words()));
     check_statuses(statuses);
     if (!complete) return false;
     end(State::Complete);
@@ -64,7 +64,7 @@ class MpiMessage final : public PendingMessage {
       if (deadline && std::chrono::steady_clock::now() > *deadline) {
         const std::string reason = session_->state().too_late(words());
         give_up();
-        throw RankFailure(reason);
+        throw session_->rank_failure(reason);
       }
       look < kSpins ? std::this_thread::yield() : std::this_thread::sleep_for(kNap);
     }
@@ -104,7 +104,7 @@ class MpiMessage final : public PendingMessage {
         throw CommError(fmt::format("{}: {} got more bytes", where(), words()));
       }
       give_up();
-      check_mpi(status.MPI_ERROR, fmt::format("{}: {}", where(), words()));
+      session_->check(status.MPI_ERROR, fmt::format("{}: {}", where(), words()));
     }
   }
 
@@ -135,7 +135,8 @@ class MpiCommunicator final : public Communicator {
   // Owns `communicator`. Collective.
   MpiCommunicator(std::shared_ptr<MpiSession> session, MPI_Comm communicator)
       : session_(std::move(session)), communicator_(communicator) {
-    check_mpi(MPI_Comm_dup(communicator_, &exchanges_), "MPI_Comm_dup");
+    const BoundedCall call = session_->bounded("MPI_Comm_dup");
+    session_->check(MPI_Comm_dup(communicator_, &exchanges_), "MPI_Comm_dup");
     for (MPI_Comm comm : {communicator_, exchanges_})
       MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(communicator_, &rank_);
@@ -192,9 +193,9 @@ class MpiCommunicator final : public Communicator {
     std::vector<MPI_Request> requests;
     for_pieces(own.size(), [&](std::size_t begin, int n) {
       const MPI_Datatype apart = bytes_apart(n, own.size());
-      check_mpi(MPI_Iallgather(own.data() + begin, n, MPI_BYTE, all.data() + begin, 1, apart,
-                               communicator_, &requests.emplace_back()),
-                "MPI_Iallgather");
+      session_->check(MPI_Iallgather(own.data() + begin, n, MPI_BYTE, all.data() + begin, 1, apart,
+                                     communicator_, &requests.emplace_back()),
+                      "MPI_Iallgather");
       MPI_Datatype freed = apart;  // lives on until the operation is complete
       MPI_Type_free(&freed);
     });
@@ -207,9 +208,9 @@ class MpiCommunicator final : public Communicator {
     if (rank_ == from) count_for_others(bytes.size());
     std::vector<MPI_Request> requests;
     for_pieces(bytes.size(), [&](std::size_t begin, int n) {
-      check_mpi(MPI_Ibcast(bytes.data() + begin, n, MPI_BYTE, from, communicator_,
-                           &requests.emplace_back()),
-                "MPI_Ibcast");
+      session_->check(MPI_Ibcast(bytes.data() + begin, n, MPI_BYTE, from, communicator_,
+                                 &requests.emplace_back()),
+                      "MPI_Ibcast");
     });
     return message({Transfer::Kind::Broadcast, world_rank(from), 0, bytes.size()},
                    std::move(requests));
@@ -219,9 +220,12 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<Communicator> split(int color, int key) override {
     check_color(color);
-    barrier_of(Transfer::Kind::Split);  // within the bound; MPI_Comm_split itself has none
+    barrier_of(Transfer::Kind::Split);  // within the bound, and as a failure that can be thrown
     MPI_Comm part = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_split(communicator_, color, key, &part), "MPI_Comm_split");
+    {
+      const BoundedCall call = session_->bounded("MPI_Comm_split");
+      session_->check(MPI_Comm_split(communicator_, color, key, &part), "MPI_Comm_split");
+    }
     return std::make_unique<MpiCommunicator>(session_, part);
   }
 
@@ -265,13 +269,13 @@ class MpiCommunicator final : public Communicator {
   }
 
   // n bytes, whose next n of the same piece lie `distance` further.
-  static MPI_Datatype bytes_apart(int n, std::size_t distance) {
+  MPI_Datatype bytes_apart(int n, std::size_t distance) {
     MPI_Datatype dense, apart;
-    check_mpi(MPI_Type_contiguous(n, MPI_BYTE, &dense), "MPI_Type_contiguous");
-    check_mpi(MPI_Type_create_resized(dense, 0, static_cast<MPI_Aint>(distance), &apart),
-              "MPI_Type_create_resized");
+    session_->check(MPI_Type_contiguous(n, MPI_BYTE, &dense), "MPI_Type_contiguous");
+    session_->check(MPI_Type_create_resized(dense, 0, static_cast<MPI_Aint>(distance), &apart),
+                    "MPI_Type_create_resized");
     MPI_Type_free(&dense);
-    check_mpi(MPI_Type_commit(&apart), "MPI_Type_commit");
+    session_->check(MPI_Type_commit(&apart), "MPI_Type_commit");
     return apart;
   }
 
@@ -280,7 +284,7 @@ class MpiCommunicator final : public Communicator {
                      Transfer::Kind kind) {
     std::vector<MPI_Request> requests;
     const auto start = [&](std::size_t begin, int n) {
-      check_mpi(
+      session_->check(
           MPI_Isend(bytes.data() + begin, n, MPI_BYTE, to, tag, comm, &requests.emplace_back()),
           "MPI_Isend");
     };
@@ -291,7 +295,7 @@ class MpiCommunicator final : public Communicator {
   Request start_receive(MPI_Comm comm, std::span<std::byte> bytes, int from, int tag) {
     std::vector<MPI_Request> requests;
     const auto start = [&](std::size_t begin, int n) {
-      check_mpi(
+      session_->check(
           MPI_Irecv(bytes.data() + begin, n, MPI_BYTE, from, tag, comm, &requests.emplace_back()),
           "MPI_Irecv");
     };
@@ -302,7 +306,7 @@ class MpiCommunicator final : public Communicator {
 
   void barrier_of(Transfer::Kind kind) {
     std::vector<MPI_Request> requests(1);
-    check_mpi(MPI_Ibarrier(communicator_, requests.data()), "MPI_Ibarrier");
+    session_->check(MPI_Ibarrier(communicator_, requests.data()), "MPI_Ibarrier");
     message({kind, world_rank(rank_), 0, 0}, std::move(requests))->wait();
   }
 
@@ -337,7 +341,8 @@ std::unique_ptr<Communicator> world(const MpiSettings& settings) {
   if (!started_by_launcher()) return one_rank();
   auto session = std::make_shared<MpiSession>(settings);
   MPI_Comm all = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &all), "MPI_Comm_dup");
+  const BoundedCall call = session->bounded("MPI_Comm_dup");
+  session->check(MPI_Comm_dup(MPI_COMM_WORLD, &all), "MPI_Comm_dup");
   return std::make_unique<MpiCommunicator>(std::move(session), all);
 }
 

@@ -10,7 +10,9 @@
 // missed.
 //
 // Any failure ends the whole job: Open MPI as packaged ends the survivors of a dead process itself,
-// and what it cannot see (a rank that is stuck, a lost link) is a wait that takes too long.
+// and what it cannot see (a rank that is stuck, a lost link) is a wait that takes too long. The
+// exit status tells a launcher which it was: kRankFailureStatus (parallel/job_status.h) when this
+// rank lost another one, else 1.
 #pragma once
 #include "base/function_ref.h"
 #include "parallel/communicator.h"
@@ -20,6 +22,8 @@ namespace minke {
 struct MpiSettings {
   std::size_t piece_bytes = std::size_t{1} << 30;  // of one MPI message at most, below 2^31
   std::chrono::microseconds poll{100};             // between two looks of the progress thread
+  // Of every wait until set_timeout says another one, MPI_Init included; 0: for ever.
+  std::chrono::milliseconds timeout{0};
 };
 
 // The first line that the library says of itself, or "" when minke was built without MPI.

@@ -2,6 +2,7 @@
 #pragma once
 #include <mpi.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -9,13 +10,11 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/bounded_call.h"
 #include "parallel/communicator_form.h"
 #include "parallel/mpi.h"
 
 namespace minke {
-
-// RankFailure with MPI's text when `code` is an error.
-void check_mpi(int code, std::string_view operation);
 
 class MpiSession {
  public:
@@ -33,17 +32,26 @@ class MpiSession {
   }
   [[noreturn]] void abort(std::string_view reason) noexcept;
 
+  // The error to throw when another rank is lost; the job's exit status will say that.
+  RankFailure rank_failure(const std::string& reason);
+  // rank_failure with MPI's text when `code` is an error.
+  void check(int code, std::string_view operation);
+  // Around calls of MPI that block: within the bound of waits.
+  BoundedCall bounded(std::string call) const;
+
   // One more message under way, or one less.
   void message_begins();
   void message_ends();
 
  private:
+  void gather_hosts(int n_ranks);
   void keep_moving();
 
   const MpiSettings settings_;
   const int exceptions_ = std::uncaught_exceptions();
   std::vector<std::string> hosts_;  // of each rank of the world
   std::unique_ptr<RankState> state_;
+  std::atomic<bool> lost_rank_{false};
   MPI_Comm probed_ = MPI_COMM_NULL;  // without messages; looking for one moves all others on
   std::mutex mutex_;
   std::condition_variable wake_;
