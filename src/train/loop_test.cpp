@@ -141,6 +141,17 @@ TEST_F(TrainingRun, ALossThatIsNotFiniteLeavesTheStateBefore) {
   EXPECT_EQ(checkpoints.newest_whole(), 1);
 }
 
+TEST_F(TrainingRun, TheNewestCompleteCheckpointIsSeenFromOutside) {
+  const fs::path checkpoints = dir_ / "seen.run" / "checkpoints";
+  EXPECT_EQ(newest_complete_step(checkpoints), -1);
+  run(recipe("seen", {"steps=4", "checkpoint.every=2"}));
+  EXPECT_EQ(newest_complete_step(checkpoints), 4);
+  fs::resize_file(checkpoints / "step-4" / "optimizer.safetensors", 10);
+  fs::create_directory(checkpoints / "step-9");  // without a manifest
+  EXPECT_EQ(newest_complete_step(checkpoints), 2);
+  EXPECT_TRUE(fs::exists(checkpoints / "step-4"));
+}
+
 TEST_F(TrainingRun, MaskedDocumentsAreAnotherRunThanWholeRows) {
   run(recipe("whole"));
   run(recipe("masked", {"data.mask_documents=true"}));

@@ -174,15 +174,25 @@ TrainState load_checkpoint(const fs::path& directory, Compute compute, const Tra
   const nlohmann::ordered_json record = read_checkpoint_record(directory);
   ModelConfig config;
   ModelParameters<Tensor> masters = load_masters(directory, config);
-  TrainState state =
-      begin_training(config, std::move(masters),
-                     parse_moment_type(record["moments"].get_ref<const std::string&>()), compute,
-                     form);
+  TrainState state = begin_training(
+      config, std::move(masters),
+      parse_moment_type(record["moments"].get_ref<const std::string&>()), compute, form);
   load_tensors(directory / kOptimizerFile, list_moments(config, state.moments));
   state.ema = load_average(directory, record, config);
   state.step = record["step"].get<std::int64_t>();
   state.skipped = record["skipped"].get<std::int64_t>();
   return state;
+}
+
+std::int64_t newest_complete_step(const fs::path& directory) {
+  std::int64_t newest = -1;
+  std::error_code error;  // a checkpoint may go while we look
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::int64_t step = step_of(entry->path().filename().string());
+    if (step > newest && is_complete_checkpoint(entry->path(), Verify::Sizes)) newest = step;
+  }
+  return newest;
 }
 
 CheckpointDirectory::CheckpointDirectory(fs::path directory) : directory_(std::move(directory)) {

@@ -55,6 +55,10 @@ nlohmann::ordered_json read_checkpoint_record(const std::filesystem::path& direc
 TrainState load_checkpoint(const std::filesystem::path& directory, Compute compute,
                            const TrainingForm& form = {});
 
+// The step of the newest checkpoint in `directory` whose files are all there with their sizes, or
+// -1. Changes nothing: for looking from outside, also while a run writes there.
+std::int64_t newest_complete_step(const std::filesystem::path& directory);
+
 // The checkpoints of a run: DIR/step-N. Removing one is safe against being killed, too.
 class CheckpointDirectory {
  public:
