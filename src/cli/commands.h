@@ -8,9 +8,10 @@ class App;
 
 namespace minke {
 
-// Thrown by a command that has said already what went wrong: exit status 1, nothing more printed.
+// Thrown by a command that has said already what went wrong: nothing more is printed.
 struct CommandFailed : Error {
-  CommandFailed() : Error("") {}
+  explicit CommandFailed(int exit_status = 1) : Error(""), status(exit_status) {}
+  int status;
 };
 
 void add_info(CLI::App& app);
@@ -20,6 +21,7 @@ void add_tokenize(CLI::App& app);
 void add_train_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
 void add_train(CLI::App& app);
+void add_launch(CLI::App& app);
 void add_report(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);

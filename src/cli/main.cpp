@@ -1,6 +1,6 @@
 // minke COMMAND: parses, checks, calls one function, and turns errors into one line and a status.
 //   0 done   1 an error that the message explains   2 wrong use of the command line
-//   130 interrupted
+//   75 a rank lost another one   130 interrupted
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -54,7 +54,8 @@ void add_global_flags(CLI::App& app) {
 
 int run(int argc, char** argv) {
   CLI::App app{
-      "minke: the DeepSeek-V3 system. Trains, generates, serves, evaluates and converts models of the\n"
+      "minke: the DeepSeek-V3 system. Trains, generates, serves, evaluates and converts models of "
+      "the\n"
       "deepseek_v3 architecture, and reads and writes the published checkpoints unchanged.",
       "minke"};
   app.require_subcommand(1);
@@ -65,6 +66,7 @@ int run(int argc, char** argv) {
   minke::add_train_tokenizer(app);
   minke::add_data(app);
   minke::add_train(app);
+  minke::add_launch(app);
   minke::add_report(app);
   minke::add_generate(app);
   minke::add_chat(app);
@@ -106,6 +108,8 @@ int main(int argc, char** argv) {
     return report(e.what(), 2);
   } catch (const minke::Interrupted& e) {
     return report(e.what(), 130);
+  } catch (const minke::CommandFailed& e) {
+    return e.status;
   } catch (const minke::Error& e) {
     return report(e.what(), 1);
   } catch (const std::bad_alloc&) {

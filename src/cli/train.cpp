@@ -2,9 +2,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
+#include <chrono>
 #include <cmath>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -14,28 +13,13 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "cli/train_flags.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi.h"
 #include "train/dry_run.h"
-#include "train/loop.h"
 
 namespace minke {
 namespace {
-
-std::string recipe_help() {
-  Recipe defaults;
-  const OptionList list(defaults);
-  const nlohmann::ordered_json values = options_to_json(list);
-  std::string text =
-      "Settings of a recipe, as keys of the JSON file and for --set, with their defaults:\n";
-  for (const Option& option : list.options()) {
-    std::string pointer = "/" + option.name;
-    std::replace(pointer.begin(), pointer.end(), '.', '/');
-    text += fmt::format("  {:<32}{} [{}]\n", option.name, option.description,
-                        values.at(nlohmann::ordered_json::json_pointer(pointer)).dump());
-  }
-  return text;
-}
 
 // Token counts may be written as 14.3e12.
 std::vector<Index> whole_numbers(const std::vector<double>& values) {
@@ -48,12 +32,23 @@ std::vector<Index> whole_numbers(const std::vector<double>& values) {
   return whole;
 }
 
+// The longest wait for another rank before the recipe is read together, MPI_Init included: that of
+// the recipe. What is wrong with it is said then, once.
+std::chrono::milliseconds first_timeout(FunctionRef<Recipe()> load) {
+  try {
+    return load().timeout();
+  } catch (const std::exception&) {
+    return Recipe().timeout();
+  }
+}
+
 // On all ranks that a launcher started, or on this one. An interrupted job ends as one process
 // does, with one message, of rank 0.
 void train(RunOptions options, FunctionRef<Recipe()> load) {
   std::optional<Interrupted> interrupted;
-  run_world([&](Communicator& ranks) {
-    const InterruptScope interrupt;
+  const InterruptScope interrupt;
+  const MpiSettings settings{.timeout = first_timeout(load)};
+  const auto body = [&](Communicator& ranks) {
     Recipe recipe;
     first_then_others(ranks, [&] { recipe = load(); });
     options.ranks = &ranks;
@@ -70,77 +65,30 @@ void train(RunOptions options, FunctionRef<Recipe()> load) {
     } catch (const Interrupted& e) {
       interrupted = ranks.rank() == 0 ? e : Interrupted("");
     }
-  });
+  };
+  run_world(body, settings);
   if (interrupted) throw *interrupted;
 }
 
 }  // namespace
 
 void add_train(CLI::App& app) {
-  struct Options {
-    std::string recipe, resume = "auto";
-    std::optional<std::string> out;  // given but empty, it is refused as a recipe's would be
-    std::string init_from;
-    std::vector<std::string> settings;
-    std::int64_t steps = 0, stop_after = 0;
-    std::vector<double> at;
-    bool dry_run = false, json = false;
-  };
-  const auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand(
       "train",
       "Train a model from text; Ctrl-C leaves a checkpoint that a second run goes on from");
-  cmd->add_option("recipe", o->recipe, "JSON file with the run's settings")->required();
-  cmd->add_option("--set", o->settings, "NAME=VALUE: another value for a setting of the recipe")
-      ->type_name("NAME=VALUE")
-      ->take_all()
-      ->expected(1)
-      ->allow_extra_args(false);
-  cmd->add_option("--out", o->out,
-                  "directory of the finished model (recipe: out); the run's files "
-                  "are in OUT.run");
-  cmd->add_option("--init-from", o->init_from,
-                  "model directory whose weights the run starts from, with fresh moments (recipe: "
-                  "init_from); the recipe then gives no model.*");
-  cmd->add_option("--resume", o->resume,
-                  "from the newest checkpoint in OUT.run: auto (if there is one), never, must")
-      ->capture_default_str();
-  cmd->add_option("--steps", o->steps, "steps of the whole run (recipe: steps)")
-      ->check(CLI::PositiveNumber);
-  cmd->add_option("--stop-after", o->stop_after,
-                  "leave a checkpoint after this step; the schedule stays that of the whole run")
-      ->check(CLI::PositiveNumber);
-  CLI::Option* dry_run = cmd->add_flag("--dry-run", o->dry_run,
-                                       "print parameters, memory, hours and the schedule; writes "
-                                       "nothing, needs no text or tokenizer");
-  cmd->add_option("--at", o->at,
-                  "token counts at which --dry-run shows the schedule [where something changes]")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
-      ->needs(dry_run);
-  cmd->add_flag("--json", o->json, "--dry-run as JSON")->needs(dry_run);
-  cmd->footer(recipe_help);
-  cmd->callback([o] {
-    std::vector<std::string> settings = o->settings;
-    if (o->out) settings.push_back("out=" + *o->out);
-    if (!o->init_from.empty()) settings.push_back("init_from=" + o->init_from);
-    if (o->steps > 0) {
-      settings.push_back("tokens=0");
-      settings.push_back("steps=" + std::to_string(o->steps));
-    }
-    const RunOptions options{
-        .resume = parse_resume(o->resume),
-        .stop_after = o->stop_after > 0 ? std::optional<Index>(o->stop_after) : std::nullopt};
-    if (o->dry_run) {
-      const DryRun run = plan_run(Recipe::load(o->recipe, settings), whole_numbers(o->at));
-      if (o->json)
+  const auto flags = add_train_flags(*cmd);
+  cmd->callback([flags] {
+    const RunOptions options = flags->run_options();
+    if (flags->dry_run) {
+      const DryRun run = plan_run(flags->load_recipe(), whole_numbers(flags->at));
+      if (flags->json)
         fmt::print("{}\n", to_json(run).dump(2));
       else
         print(run);
       return;
     }
-    train(options, [&] {
-      Recipe recipe = Recipe::load(o->recipe, settings);
+    train(options, [flags] {
+      Recipe recipe = flags->load_recipe();
       recipe.check_runnable();
       return recipe;
     });

@@ -445,8 +445,7 @@ void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<b
   std::unique_ptr<Communicator> alone;
   if (!options.ranks) alone = one_rank();
   Communicator& ranks = options.ranks ? *options.ranks : *alone;
-  ranks.set_timeout(
-      std::chrono::milliseconds(static_cast<std::int64_t>(1000 * recipe.parallel.timeout_seconds)));
+  ranks.set_timeout(recipe.timeout());
   Run(recipe, options, ranks).train(stop);
 }
 

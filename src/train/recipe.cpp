@@ -217,4 +217,8 @@ TrainingForm Recipe::training_form() const {
   return form;
 }
 
+std::chrono::milliseconds Recipe::timeout() const {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(1000 * parallel.timeout_seconds));
+}
+
 }  // namespace minke

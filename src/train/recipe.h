@@ -1,6 +1,7 @@
 // All settings of a training run, listed once: `minke train` reads them from a JSON file and from
 // --set NAME=VALUE, prints them, and records them in every checkpoint.
 #pragma once
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -313,6 +314,7 @@ struct Recipe {
   OptimizerSettings optimizer_settings(double lr) const;
   ModelConfig new_model(const Tokenizer& tokenizer) const;
   TrainingForm training_form() const;
+  std::chrono::milliseconds timeout() const;  // parallel.timeout_seconds
   // Without a tokenizer, whose ids are then unknown: model.vocab_size must be given.
   ModelConfig new_model() const;
   // ConfigError when rows are longer than the model's context or the tokenizer has more ids.
