@@ -4,12 +4,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <iterator>
 
 namespace minke {
 namespace {
 
 std::atomic<int> requests{0};  // a handler has no other way to speak
-struct sigaction previous_int, previous_term;
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR2};
+struct sigaction previous[std::size(kSignals)];
 
 void on_signal(int) {
   if (requests.fetch_add(1) > 0) _exit(130);
@@ -23,13 +25,13 @@ InterruptScope::InterruptScope() {
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);
   action.sa_flags = 0;  // reading a line from the terminal ends
-  sigaction(SIGINT, &action, &previous_int);
-  sigaction(SIGTERM, &action, &previous_term);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i)
+    sigaction(kSignals[i], &action, &previous[i]);
 }
 
 InterruptScope::~InterruptScope() {
-  sigaction(SIGINT, &previous_int, nullptr);
-  sigaction(SIGTERM, &previous_term, nullptr);
+  for (std::size_t i = 0; i < std::size(kSignals); ++i)
+    sigaction(kSignals[i], &previous[i], nullptr);
 }
 
 bool InterruptScope::requested() const {

@@ -1,5 +1,5 @@
-// Ctrl-C (and SIGTERM) as a request: the first is noted for the work to end by itself, the second
-// ends the process at once with status 130.
+// Ctrl-C (also SIGTERM, and SIGUSR2, which mpirun passes on to every rank) as a request: the first
+// is noted for the work to end by itself, the second ends the process at once with status 130.
 #pragma once
 
 namespace minke {
