@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/line_input.h"
 #include "cli/model_flags.h"
+#include "cli/over_ranks.h"
 #include "text/utf8.h"
 
 namespace minke {
@@ -179,7 +180,7 @@ class Chat {
   LineInput& input_;
 };
 
-void run_chat(const ChatFlags& flags) {
+void run_chat(const ChatFlags& flags, ExpertCaller* experts) {
   const std::filesystem::path dir = flags.model.model;
   const Tokenizer tokenizer = Tokenizer::load(dir);
   const ChatTemplate chat_template =
@@ -189,7 +190,7 @@ void run_chat(const ChatFlags& flags) {
                               .max_tokens = flags.max_tokens,
                               .prefill_chunk = flags.prefill_chunk,
                               .attention = parse_attention_forms(flags.attention)};
-  const Model model = load_for_use(flags.model, settings.attention);
+  const Model model = load_for_use(flags.model, settings.attention, {.experts = experts});
   settings.stop_ids = stop_ids_of(model.config, file, &tokenizer);
 
   InterruptScope interrupt;
@@ -208,7 +209,9 @@ void add_chat(CLI::App& app) {
   add_flags(*cmd, OptionList(*flags));
   cmd->get_option("--model")->required();
   cmd->footer(std::string("Commands at the prompt:\n") + kHelp);
-  cmd->callback([flags] { run_chat(*flags); });
+  cmd->callback([flags] {
+    over_ranks(flags->model, [&](ExpertCaller* experts) { run_chat(*flags, experts); });
+  });
 }
 
 }  // namespace minke

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/eval_task.h"
+#include "cli/over_ranks.h"
 
 namespace minke {
 
@@ -15,10 +16,12 @@ void add_eval(CLI::App& app) {
   add_flags(*cmd, options);
   cmd->get_option("--model")->required();
   cmd->callback([o] {
-    if (o->task == "bpb")
-      eval_bits_per_byte(*o);
-    else
-      eval_mtp_acceptance(*o);
+    over_ranks(o->model, [&](ExpertCaller* experts) {
+      if (o->task == "bpb")
+        eval_bits_per_byte(*o, experts);
+      else
+        eval_mtp_acceptance(*o, experts);
+    });
   });
 }
 

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_flags.h"
+#include "cli/over_ranks.h"
 #include "text/chat_template.h"
 
 namespace minke {
@@ -122,7 +123,7 @@ std::string statistics(const GenerationResult& r, const SamplerSettings& sampler
   return text + fmt::format(", {}", name_of(r.finish_reason));
 }
 
-void run_generate(const GenerateOptions& o) {
+void run_generate(const GenerateOptions& o, ExpertCaller* experts) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(o);
   const Tokenizer* text_of_ids = tokenizer ? &*tokenizer : nullptr;
   const GenerationConfig file = GenerationConfig::load(o.model.model);
@@ -133,7 +134,7 @@ void run_generate(const GenerateOptions& o) {
                               .max_tokens = o.max_tokens,
                               .prefill_chunk = o.prefill_chunk,
                               .attention = parse_attention_forms(o.attention)};
-  const Model model = load_for_use(o.model, settings.attention);
+  const Model model = load_for_use(o.model, settings.attention, {.experts = experts});
   if (!o.ignore_eos) settings.stop_ids = stop_ids_of(model.config, file, text_of_ids);
 
   const InterruptScope interrupt;
@@ -195,7 +196,8 @@ void add_generate(CLI::App& app) {
   cmd->add_flag("--json", o->json,
                 "print one JSON object: prompt_tokens, ids, text, finish_reason, prefill_s, "
                 "decode_s");
-  cmd->callback([o] { run_generate(*o); });
+  cmd->callback(
+      [o] { over_ranks(o->model, [&](ExpertCaller* experts) { run_generate(*o, experts); }); });
 }
 
 }  // namespace minke

@@ -16,6 +16,7 @@
 #include "base/threads.h"
 #include "cli/commands.h"
 #include "ops/isa.h"
+#include "parallel/launched.h"
 
 namespace {
 
@@ -37,6 +38,19 @@ bool has_command(const CLI::App& app, const std::string& name) {
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
     if (command->get_name() == name) return true;
   return false;
+}
+
+// Several processes that a launcher started would do the same work, into the same files.
+void refuse_several_ranks(const CLI::App& app) {
+  const int n = minke::launched_process().size;
+  if (n == 1) return;
+  for (const CLI::App* command : app.get_subcommands()) {
+    const std::string name = command->get_name();
+    if (name != "info" && name != "train" && name != "generate" && name != "chat" &&
+        name != "serve" && name != "eval")
+      throw minke::UsageError("minke " + name + " runs in one process, but " + std::to_string(n) +
+                              " were started; start it without mpirun or srun");
+  }
 }
 
 void add_global_flags(CLI::App& app) {
@@ -81,6 +95,7 @@ int run(int argc, char** argv) {
   if (argc > 1 && argv[1][0] != '-' && !has_command(app, argv[1]))
     throw minke::UsageError(std::string("there is no command '") + argv[1] +
                             "'; minke --help lists them");
+  app.parse_complete_callback([&app] { refuse_several_ranks(app); });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -104,8 +119,8 @@ int main(int argc, char** argv) {
               SIG_IGN);  // a limit on file sizes is an error of writing, for stderr as well
   try {
     return run(argc, argv);
-  } catch (const minke::UsageError& e) {
-    return report(e.what(), 2);
+  } catch (const minke::UsageError& e) {  // of all ranks the same, so one says it
+    return report(minke::launched_process().rank == 0 ? e.what() : "", 2);
   } catch (const minke::Interrupted& e) {
     return report(e.what(), 130);
   } catch (const minke::CommandFailed& e) {

@@ -30,8 +30,10 @@ void warn_before_swapping(std::uint64_t weight_bytes) {
 
 Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
                    const LoadWishes& wishes) {
-  log_info(fmt::format("{} instructions, {} arithmetic, {} thread{}", name_of(chosen_isa()),
-                       flags.compute, n_threads(), n_threads() == 1 ? "" : "s"));
+  log_info(fmt::format(
+      "{} instructions, {} arithmetic, {} thread{}{}", name_of(chosen_isa()), flags.compute,
+      n_threads(), n_threads() == 1 ? "" : "s",
+      wishes.experts ? fmt::format(" on each of {} ranks", wishes.experts->n_ranks()) : ""));
   const auto needs = [&](AttentionForm form) {
     return attention.prompt == form || attention.generated == form;
   };
@@ -41,6 +43,8 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
                       .mtp = wishes.mtp,
                       .allow_symlinks = flags.allow_symlinks,
                       .progress = {}};
+  if (wishes.experts)
+    options.held_experts = wishes.experts->call_to_load(ModelConfig::load(flags.model), wishes.mtp);
   std::unique_ptr<Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
     if (wishes.cancelled && wishes.cancelled()) throw Interrupted("");
@@ -54,7 +58,24 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
   };
   Model model = load_model(flags.model, options);
   model.cache_dtype = parse_cache_dtype(flags.cache_dtype);
+  if (wishes.experts) wishes.experts->attach_to(model, wishes.cancelled);
   return model;
+}
+
+std::optional<Model> load_held_experts(const ModelFlags& flags, const ExpertLoad& load) {
+  LoadOptions options{.compute = parse_compute(flags.compute),
+                      .mtp = load.mtp,
+                      .allow_symlinks = flags.allow_symlinks,
+                      .held_experts = load.held,
+                      .experts_alone = true};
+  options.progress = [&](std::uint64_t, std::uint64_t) {
+    if (load.called_off()) throw Interrupted("");
+  };
+  try {
+    return load_model(flags.model, options);
+  } catch (const Interrupted&) {
+    return std::nullopt;
+  }
 }
 
 SamplerSettings SamplingFlags::over(const GenerationConfig& file) const {

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_flags.h"
+#include "cli/over_ranks.h"
 #include "infer/batch_engine.h"
 #include "infer/warm_up.h"
 #include "ops/isa.h"
@@ -191,11 +192,12 @@ void run_warm_up(const Model& model, const BatchEngine& engine, const InterruptS
 
 // Until a signal comes; a second one ends the process at once.
 void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
-                             const InterruptScope& interrupt) {
+                             const InterruptScope& interrupt, ExpertCaller* experts) {
   ServedModel served = describe_model(f, ModelConfig::load(f.model.model));
-  const Model model =
-      load_for_use(f.model, AttentionForms{},
-                   {.mtp = f.draft != "off", .cancelled = [&] { return interrupt.requested(); }});
+  const Model model = load_for_use(f.model, AttentionForms{},
+                                   {.mtp = f.draft != "off",
+                                    .cancelled = [&] { return interrupt.requested(); },
+                                    .experts = experts});
   BatchEngine engine(model, batch_settings(f));
   if (f.warm_up) run_warm_up(model, engine, interrupt);
   EngineBackend backend(engine);
@@ -207,7 +209,7 @@ void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
   if (!server.stop(f.drain_timeout)) log_warning("the remaining answers were cut");
 }
 
-void run_serve(const ServeFlags& f) {
+void run_serve(const ServeFlags& f, ExpertCaller* experts) {
   raise_descriptor_limit();
   keep_freed_memory();
   const ApiKeys keys = load_keys(f);
@@ -215,7 +217,7 @@ void run_serve(const ServeFlags& f) {
   ApiServer server(server_settings(f), keys);
   announce(f, server.port(), keys.required());
   try {
-    serve_until_interrupted(f, server, interrupt);
+    serve_until_interrupted(f, server, interrupt, experts);
   } catch (const Interrupted&) {
     log_info("stopped while loading");
   }
@@ -229,7 +231,9 @@ void add_serve(CLI::App& app) {
   add_flags(*cmd, OptionList(*flags));
   cmd->get_option("--model")->required();
   cmd->footer("Routes, limits and examples: docs/serving.md");
-  cmd->callback([flags] { run_serve(*flags); });
+  cmd->callback([flags] {
+    over_ranks(flags->model, [&](ExpertCaller* experts) { run_serve(*flags, experts); });
+  });
 }
 
 }  // namespace minke
