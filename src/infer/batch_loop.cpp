@@ -147,6 +147,7 @@ bool BatchLoop::waits_for_prefix(const BatchSequence& s, std::span<BatchSequence
 // All logits of a prompt to be scored are needed: nothing of it is taken from the prefix cache.
 void BatchLoop::begin(std::unique_ptr<BatchSequence> s) {
   ActiveRequest& request = s->request();
+  s->make_lists();
   if (settings_.prefix_cache && !request.scores_prompt())
     adopt(*s, prefixes_of(request).find(request.request.prompt));
   if (!request.started) {

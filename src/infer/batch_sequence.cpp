@@ -86,8 +86,6 @@ BatchSequence::BatchSequence(std::shared_ptr<ActiveRequest> request, PagePool& p
       cache_(pool),
       sampler_(settings_of(*request_, 0)) {
   if (request_->request.constraint) constraint_ = request_->request.constraint->clone();
-  generated_.reserve(static_cast<std::size_t>(request_->max_generated));
-  cache_.expect(request_->prompt_tokens() + request_->max_generated);
 }
 
 std::unique_ptr<BatchSequence> BatchSequence::fork(Index choice) const {
@@ -96,12 +94,18 @@ std::unique_ptr<BatchSequence> BatchSequence::fork(Index choice) const {
   copy->sampler_ = Sampler(settings_of(*request_, choice));
   try {
     copy->cache_ = cache_.fork(request_->prompt_tokens());
-    copy->cache_.expect(request_->prompt_tokens() + request_->max_generated);
+    copy->make_lists();
     copy->module_rows = module_rows;
   } catch (const PagesExhausted&) {
     // It is computed anew when there is room, from the prefix cache where that holds the prompt.
   }
   return copy;
+}
+
+void BatchSequence::make_lists() {
+  generated_.reserve(static_cast<std::size_t>(request_->max_generated));
+  const Index most = request_->prompt_tokens() + request_->max_generated;
+  cache_.expect(std::min(most, pool_->n_pages() * kKeyTile));
 }
 
 std::int32_t BatchSequence::token(Index position) const {

@@ -57,6 +57,10 @@ class BatchSequence {
   // with the whole prompt in its cache. Without pages for the copy it begins with an empty cache.
   std::unique_ptr<BatchSequence> fork(Index choice) const;
 
+  // Room in its lists for all the tokens that it may have: what comes then takes no memory but
+  // pages.
+  void make_lists();
+
   ActiveRequest& request() const { return *request_; }
   Index choice() const { return choice_; }
   PagedCache& cache() { return cache_; }

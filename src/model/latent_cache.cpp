@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace minke {
@@ -43,7 +45,8 @@ std::size_t cache_bytes_per_token(const ModelConfig& c, DType dtype) {
 SequenceCache::SequenceCache(const ModelConfig& config, DType dtype)
     : row_(latent_row(config, dtype)),
       layers_(static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers)),
-      piece_pages_((config.max_position_embeddings + kKeyTile - 1) / kKeyTile) {}
+      piece_pages_(std::max<Index>(1, (config.max_position_embeddings + kKeyTile - 1) / kKeyTile)) {
+}
 
 SequenceCache::SequenceCache(const Model& model)
     : SequenceCache(model.config, minke::cache_dtype(model)) {}
