@@ -92,14 +92,13 @@ class InferenceRanks(unittest.TestCase):
         shutil.rmtree(cls.directory)
 
     def test_generate(self):
-        for compute in ("fp32", "bf16", "fp8"):
-            for temperature, prompt in zip((0, 0.8, 0.8), PROMPTS):
-                args = ("generate", "--model", MODEL, "--prompt", prompt, "--max-tokens", 10, "--seed", 3,
-                        "--temperature", temperature, "--compute", compute, "--ignore-eos", "--json")
-                one, two = run(*args, ranks=1), run(*args)
-                self.assertEqual(two.returncode, 0, two.stderr)
-                self.assertEqual(json.loads(two.stdout)["ids"], json.loads(one.stdout)["ids"])
-                self.assertEqual(len(said(two.stderr)), len(said(one.stderr)), two.stderr)
+        for compute, temperature, prompt in zip(("fp32", "bf16", "fp8"), (0.8, 0, 0.8), PROMPTS):
+            args = ("generate", "--model", MODEL, "--prompt", prompt, "--max-tokens", 10, "--seed", 3,
+                    "--temperature", temperature, "--compute", compute, "--ignore-eos", "--json")
+            one, two = run(*args, ranks=1), run(*args)
+            self.assertEqual(two.returncode, 0, two.stderr)
+            self.assertEqual(json.loads(two.stdout)["ids"], json.loads(one.stdout)["ids"])
+            self.assertEqual(len(said(two.stderr)), len(said(one.stderr)), two.stderr)
 
     def test_chat(self):
         args = ("chat", "--model", MODEL, "--max-tokens", 5, "--temperature", 0)
@@ -161,8 +160,8 @@ class InferenceRanks(unittest.TestCase):
         status, errors = server.end()
         self.assertNotEqual(status, 0)
         [line] = [line for line in said(errors) if "not complete" in line]
-        self.assertRegex(line, r"minke: rank 0 of 2 on \S+, step \d+, experts of layer 1: the receive .*"
-                               r" from rank 1 .* was not complete within 10000 ms")
+        self.assertRegex(line, r"minke: rank 0 of 2 on \S+, step \d+, experts of layer 1: the (send|receive) .*"
+                               r" rank 1 .* was not complete within 10000 ms")
 
     def test_errors_are_said_once_with_the_status_of_one_process(self):
         odd = self.directory / "odd"

@@ -96,8 +96,10 @@ BoundedCall MpiSession::bounded(std::string call) const {
 
 void MpiSession::abort(std::string_view reason) noexcept {
   try {
-    std::fprintf(stderr, "minke: %s\n",
-                 readable_line(fmt::format("{}: {}", state_->where(), reason)).c_str());
+    const std::string where = state_->where();
+    std::string text(reason);
+    if (!reason.starts_with(where)) text = where + ": " + text;  // a RankFailure says it itself
+    std::fprintf(stderr, "minke: %s\n", readable_line(text).c_str());
   } catch (...) {
     std::fputs("minke: the job is ended; no memory is left to say why\n", stderr);
   }
