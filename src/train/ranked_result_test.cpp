@@ -18,11 +18,11 @@ PassResult of_micro_batch(Index m) {
   part.main = 2 * x;
   part.mtp = -x / 7;
   part.mtp_k = {x, 5 * x};
-  for (Index layer = 0; layer < kLayers; ++layer)
-    part.moe.push_back({.layer = layer,
-                        .load = {m, 1, Index{1} << 40},
-                        .balance = {.loss = x / static_cast<double>(3 + layer)},
-                        .scores = {}});
+  for (Index layer = 0; layer < kLayers; ++layer) {
+    part.moe.push_back(
+        {.layer = layer, .load = {m, 1, Index{1} << 40}, .balance = {}, .scores = {}});
+    part.moe.back().balance.loss = x / static_cast<double>(3 + layer);
+  }
   part.fp8.resize(1);
   part.fp8[0].counts.x.values = 10 + m;
   part.fp8[0].counts.dy.underflow = m;
