@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """minke train on two processes under mpirun: the same bytes as one, also when one rank is told to stop
-and the run goes on alone; errors are one line.
+and the run goes on alone; on four that share pipeline and experts likewise; errors are one line.
 
 usage: train_ranks_test.py MINKE       ends with status 77 where mpirun is missing or minke has no MPI"""
 import json
@@ -33,9 +33,9 @@ def write_recipe(bench):
     path.write_text(json.dumps(recipe))
 
 
-def start(bench, out, *flags):
+def start(bench, out, *flags, ranks=2):
     return subprocess.Popen(
-        ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "2", bench.minke, "--threads", "1",
+        ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), bench.minke, "--threads", "1",
          "train", bench.directory / "recipe.json", "--out", out, *flags],
         env={**os.environ, **MPI_SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -65,6 +65,23 @@ def stop_one_rank(bench, out):
     check(f"stopped after step {newest_checkpoint(out)} of {STEPS}" in stopped[0], stopped[0])
 
 
+def settings(**values):
+    return [part for name, value in values.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+def mesh_of_four(bench):
+    """2x2x1, dualpipe: the bytes of one rank, also from a checkpoint of two that share experts."""
+    common = settings(compute="fp32", steps=12, data__micro_batch=1, batch_ramp__from=0, batch_ramp__tokens=0)
+    one, four = bench.directory / "one-fp32", bench.directory / "mesh"
+    bench.finish(one, *common)
+    for ranks, layout in ((2, settings(parallel__experts=2)),
+                          (4, settings(parallel__experts=2, parallel__pipeline=2))):
+        stop = ("--stop-after", "6") if ranks == 2 else ()
+        status, errors = end(start(bench, four, *common, *layout, *stop, ranks=ranks))
+        check(status == 0, f"{ranks} ranks of a mesh: exit status {status}: {errors}")
+    check_same(four, one, left_out=("mtp_acceptance",))
+
+
 def refuse(bench, expected, *flags):
     status, errors = end(start(bench, bench.directory / "refused", *flags))
     lines = said(errors)
@@ -86,7 +103,9 @@ def run(minke, directory):
     check_same(directory / "stopped", directory / "one")
     refuse(bench, "so that each rank has as many micro-batches", "--set", "data.batch_size=6")
     refuse(bench, "there is no option", "--set", "data.batch=6")
-    print("two ranks, also stopped and continued by one, equal one rank")
+    refuse(bench, "take a multiple of 4 ranks, but 2 were started", *settings(parallel__pipeline=4))
+    mesh_of_four(bench)
+    print("two ranks, also stopped and continued by one, and four that share pipeline and experts, equal one rank")
 
 
 def main():

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/threads.h"
 #include "ops/permute.h"
@@ -33,16 +34,17 @@ void add_to(View1<const std::int64_t> term, View1<std::int64_t> sum) {
   for (Index i = 0; i < sum.size(); ++i) sum(i) += term(i);
 }
 
-// Terms lie one after another in `terms`; their sum goes to `sum`.
+// Terms lie one after another in `terms`; their sum, order[0] first, goes to `sum`.
 template <class T>
-void sum_in_order(std::span<const T> terms, View1<T> sum) {
+void sum_in_order(std::span<const T> terms, std::span<const std::size_t> order, View1<T> sum) {
   const Index n = sum.size();
   if (n == 0) return;
-  const Index n_terms = static_cast<Index>(terms.size()) / n;
+  const auto n_terms = static_cast<Index>(order.size());
   parallel_ranges(n, kGrain, [&](Index begin, Index end) {
     const View1<T> part = sum.slice(0, begin, end - begin);
     const auto term = [&](Index k) {
-      return View1<const T>(terms.data() + k * n + begin, {end - begin});
+      const auto at = static_cast<Index>(order[static_cast<std::size_t>(k)]);
+      return View1<const T>(terms.data() + at * n + begin, {end - begin});
     };
     if (n_terms == 0) std::fill_n(part.data(), part.size(), T{0});
     for (Index k = 0; k < n_terms; ++k)
@@ -71,6 +73,29 @@ std::vector<Index> gather_counts(Communicator& communicator, Index own) {
                                             std::as_writable_bytes(std::span(counts)));
   wait(request);
   return counts;
+}
+
+// The places of the terms of all ranks in the order of their numbers.
+std::vector<std::size_t> order_of_numbers(Communicator& communicator,
+                                          std::span<const Index> n_terms,
+                                          std::span<const Index> numbers) {
+  std::vector<Index> to_all, from_all;
+  std::vector<std::size_t> receive_sizes;
+  for (const Index n : n_terms) {
+    to_all.insert(to_all.end(), numbers.begin(), numbers.end());
+    receive_sizes.push_back(static_cast<std::size_t>(n) * sizeof(Index));
+    from_all.resize(from_all.size() + static_cast<std::size_t>(n));
+  }
+  const std::vector<std::size_t> send_sizes(n_terms.size(), numbers.size_bytes());
+  Request request =
+      communicator.all_to_all(std::as_bytes(std::span(to_all)), send_sizes,
+                              std::as_writable_bytes(std::span(from_all)), receive_sizes);
+  wait(request);
+  std::vector<std::size_t> order(from_all.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return from_all[a] < from_all[b]; });
+  return order;
 }
 
 // The terms of all ranks for a part of the own range, and the own terms for the parts of the
@@ -126,6 +151,28 @@ void check_ranges(const Communicator& communicator, std::span<const FlatRow<cons
                                     range.begin, range.end, term.size()));
 }
 
+template <class T>
+void reduce_in_rounds(Communicator& communicator, std::span<const FlatRow<const T>> terms,
+                      std::span<const Index> n_terms, std::span<const std::size_t> order,
+                      std::span<const IndexRange> ranges, View1<T> own) {
+  const Index size = round_size(communicator.size());
+  Index n_rounds = 0;
+  for (const IndexRange& range : ranges)
+    n_rounds = std::max(n_rounds, (range.size() + size - 1) / size);
+
+  Round<T> rounds[2];
+  if (n_rounds > 0) start_round(communicator, terms, ranges, n_terms, 0, rounds[0]);
+  const Index begin = ranges[static_cast<std::size_t>(communicator.rank())].begin;
+  for (Index number = 0; number < n_rounds; ++number) {
+    if (number + 1 < n_rounds)
+      start_round(communicator, terms, ranges, n_terms, number + 1, rounds[(number + 1) % 2]);
+    Round<T>& round = rounds[number % 2];
+    wait(round.request);
+    sum_in_order<T>(round.from_all, order,
+                    own.slice(0, round.part.begin - begin, round.part.size()));
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -151,21 +198,21 @@ void reduce_scatter(Communicator& communicator, std::span<const FlatRow<const T>
                     std::span<const IndexRange> ranges, View1<T> own) {
   check_ranges(communicator, terms, ranges, own.size());
   const std::vector<Index> n_terms = gather_counts(communicator, static_cast<Index>(terms.size()));
-  const Index size = round_size(communicator.size());
-  Index n_rounds = 0;
-  for (const IndexRange& range : ranges)
-    n_rounds = std::max(n_rounds, (range.size() + size - 1) / size);
+  std::vector<std::size_t> as_they_come(
+      static_cast<std::size_t>(std::accumulate(n_terms.begin(), n_terms.end(), Index{0})));
+  std::iota(as_they_come.begin(), as_they_come.end(), std::size_t{0});
+  reduce_in_rounds(communicator, terms, n_terms, as_they_come, ranges, own);
+}
 
-  Round<T> rounds[2];
-  if (n_rounds > 0) start_round(communicator, terms, ranges, n_terms, 0, rounds[0]);
-  const Index begin = ranges[static_cast<std::size_t>(communicator.rank())].begin;
-  for (Index number = 0; number < n_rounds; ++number) {
-    if (number + 1 < n_rounds)
-      start_round(communicator, terms, ranges, n_terms, number + 1, rounds[(number + 1) % 2]);
-    Round<T>& round = rounds[number % 2];
-    wait(round.request);
-    sum_in_order<T>(round.from_all, own.slice(0, round.part.begin - begin, round.part.size()));
-  }
+template <class T>
+void reduce_scatter(Communicator& communicator, std::span<const FlatRow<const T>> terms,
+                    std::span<const Index> numbers, std::span<const IndexRange> ranges,
+                    View1<T> own) {
+  MINKE_ASSERT(numbers.size() == terms.size());
+  check_ranges(communicator, terms, ranges, own.size());
+  const std::vector<Index> n_terms = gather_counts(communicator, static_cast<Index>(terms.size()));
+  reduce_in_rounds(communicator, terms, n_terms, order_of_numbers(communicator, n_terms, numbers),
+                   ranges, own);
 }
 
 template <class T>
@@ -192,12 +239,14 @@ void all_reduce(Communicator& communicator, View1<T> values) {
   gather_ranges(communicator, ranges, FlatRow<T>({values}));
 }
 
-#define MINKE_REDUCTION(T)                                                                    \
-  template class FlatRow<T>;                                                                  \
-  template class FlatRow<const T>;                                                            \
-  template void reduce_scatter(Communicator&, std::span<const FlatRow<const T>>,              \
-                               std::span<const IndexRange>, View1<T>);                        \
-  template void gather_ranges(Communicator&, std::span<const IndexRange>, const FlatRow<T>&); \
+#define MINKE_REDUCTION(T)                                                                     \
+  template class FlatRow<T>;                                                                   \
+  template class FlatRow<const T>;                                                             \
+  template void reduce_scatter(Communicator&, std::span<const FlatRow<const T>>,               \
+                               std::span<const IndexRange>, View1<T>);                         \
+  template void reduce_scatter(Communicator&, std::span<const FlatRow<const T>>,               \
+                               std::span<const Index>, std::span<const IndexRange>, View1<T>); \
+  template void gather_ranges(Communicator&, std::span<const IndexRange>, const FlatRow<T>&);  \
   template void all_reduce(Communicator&, View1<T>);
 MINKE_REDUCTION(float)
 MINKE_REDUCTION(double)

@@ -4,10 +4,10 @@
 //   total[i] = ((t_0[i] + t_1[i]) + t_2[i]) + ...     terms of rank 0 in their order, then of rank
 //   1, ...
 //
-// With one term a rank this is the order of ranks. With a term for each micro-batch, data rank q
-// having micro-batches [q M / n, (q + 1) M / n) (share_of in parallel/mesh.h), it is the order of
-// micro-batches: the same bits on any number of ranks, one included. Every element then travels
-// once for each micro-batch instead of once for each rank; that is the price of the fixed order.
+// or, of numbered terms, in the order of their numbers, whichever ranks they are on. With one term
+// a rank the first is the order of ranks. With a term for each micro-batch, numbered, the second
+// has the same bits on any number of ranks, one included. Every element then travels once for each
+// micro-batch instead of once for each rank; that is the price of the fixed order.
 #pragma once
 #include <span>
 #include <vector>
@@ -40,6 +40,11 @@ class FlatRow {
 template <class T>
 void reduce_scatter(Communicator& communicator, std::span<const FlatRow<const T>> terms,
                     std::span<const IndexRange> ranges, View1<T> own);
+// numbers: one for each term, no two terms of any ranks having the same.
+template <class T>
+void reduce_scatter(Communicator& communicator, std::span<const FlatRow<const T>> terms,
+                    std::span<const Index> numbers, std::span<const IndexRange> ranges,
+                    View1<T> own);
 
 // Collective. What rank r has in ranges[r] of its row goes to the rows of all.
 template <class T>

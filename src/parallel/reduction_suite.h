@@ -65,12 +65,38 @@ void expect_order_of_micro_batches(Communicator& c, Index n_micro_batches, Index
       << n_micro_batches << " micro-batches, " << n << " elements";
 }
 
+// The same total of micro-batches dealt out like cards, the last one first: their numbers tell the
+// order.
+template <class T>
+void expect_order_of_numbers(Communicator& c, Index n_micro_batches, Index n) {
+  std::vector<Index> numbers;
+  std::vector<std::vector<T>> gradients;
+  for (Index m = n_micro_batches; m-- > 0;)
+    if (m % c.size() == c.rank()) {
+      numbers.push_back(10 * m);
+      gradients.push_back(micro_batch_gradient<T>(m, n));
+    }
+  std::vector<FlatRow<const T>> terms;
+  for (std::vector<T>& gradient : gradients)
+    terms.emplace_back(std::vector<View1<const T>>{view_of(gradient)});
+  std::vector<IndexRange> ranges;
+  for (int r = 0; r < c.size(); ++r) ranges.push_back(share_of(n, c.size(), r));
+  const IndexRange own = ranges[static_cast<std::size_t>(c.rank())];
+  std::vector<T> result(static_cast<std::size_t>(own.size()), T{-1});
+  reduce_scatter<T>(c, terms, numbers, ranges, view_of(result));
+  const std::vector<T> total = sum_of_all<T>(n_micro_batches, n);
+  EXPECT_TRUE(std::equal(result.begin(), result.end(), total.begin() + own.begin))
+      << n_micro_batches << " numbered micro-batches, " << n << " elements";
+}
+
 TYPED_TEST_P(ReductionSuite, TheOrderOfMicroBatchesIsThatOfOneRank) {
   TypeParam::run([](Communicator& c) {
     for (const Index n_micro_batches : {1, 5, 8})  // 1: most ranks have none
       for (const Index n : {0, 1, 2, 7, 100}) {
         expect_order_of_micro_batches<float>(c, n_micro_batches, n);
         expect_order_of_micro_batches<double>(c, n_micro_batches, n);
+        expect_order_of_numbers<float>(c, n_micro_batches, n);
+        expect_order_of_numbers<double>(c, n_micro_batches, n);
       }
   });
 }

@@ -32,6 +32,12 @@ void send(Communicator& group, std::vector<OwnedSlice>& slices, int to) {
   wait_all(requests);
 }
 
+std::vector<Piece> slices_of(const ShardedOptimizer& optimizer, int n_ranks, int rank) {
+  std::vector<Index> sizes;
+  for (const ShardedTensor& tensor : optimizer.tensors()) sizes.push_back(tensor.weight->size());
+  return owned_slices(sizes, n_ranks, rank);
+}
+
 void copy(std::span<const std::byte> from, std::span<std::byte> to) {
   std::copy(from.begin(), from.end(), to.begin());
 }
@@ -60,10 +66,8 @@ void gather_moments(Communicator& group, ShardedOptimizer& optimizer, const Whol
     copy(bytes_of(slice.second, 0, slice.count),
          bytes_of(*whole.second[slice.tensor], slice.begin, slice.count));
   }
-  std::vector<Index> sizes;
-  for (const ShardedTensor& tensor : optimizer.tensors()) sizes.push_back(tensor.weight->size());
   for (int rank = 1; rank < group.size(); ++rank)
-    receive(group, owned_slices(sizes, group.size(), rank), rank, whole);
+    receive(group, slices_of(optimizer, group.size(), rank), rank, whole);
 }
 
 void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer) {
@@ -73,6 +77,25 @@ void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer) {
     copy(bytes_of(*whole.second[slice.tensor], slice.begin, slice.count),
          bytes_of(slice.second, 0, slice.count));
   }
+}
+
+void gather_averages(Communicator& group, ShardedOptimizer& optimizer,
+                     const std::vector<Tensor*>& whole) {
+  for (OwnedSlice& slice : optimizer.slices())
+    copy(bytes_of(slice.ema, 0, slice.count),
+         bytes_of(*whole[slice.tensor], slice.begin, slice.count));
+  std::vector<Request> requests;
+  for (int rank = 0; rank < group.size(); ++rank)
+    for (const Piece& slice : slices_of(optimizer, group.size(), rank))
+      requests.push_back(
+          group.broadcast(bytes_of(*whole[slice.tensor], slice.begin, slice.count), rank));
+  wait_all(requests);
+}
+
+void take_averages(const std::vector<Tensor*>& whole, ShardedOptimizer& optimizer) {
+  for (OwnedSlice& slice : optimizer.slices())
+    copy(bytes_of(*whole[slice.tensor], slice.begin, slice.count),
+         bytes_of(slice.ema, 0, slice.count));
 }
 
 }  // namespace minke

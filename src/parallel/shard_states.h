@@ -1,5 +1,5 @@
-// Moments of a ShardedOptimizer as whole tensors, for checkpoints: their files know nothing of
-// ranks, so that any layout loads what another one wrote.
+// Moments and averages of a ShardedOptimizer as whole tensors, for checkpoints: their files know
+// nothing of ranks, so that any layout loads what another one wrote.
 #pragma once
 #include <vector>
 
@@ -22,5 +22,11 @@ void gather_moments(Communicator& group, ShardedOptimizer& optimizer, const Whol
 
 // The own slices' moments from whole tensors that every rank has.
 void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer);
+
+// Likewise the averages of an optimizer that keeps them, as the tensors of its list; they come to
+// every rank of the group.
+void gather_averages(Communicator& group, ShardedOptimizer& optimizer,
+                     const std::vector<Tensor*>& whole);
+void take_averages(const std::vector<Tensor*>& whole, ShardedOptimizer& optimizer);
 
 }  // namespace minke

@@ -77,6 +77,21 @@ TEST(ShardStatesThreads, MomentsComeBackWhole) {
       });
 }
 
+TEST(ShardStatesThreads, AveragesComeBackWholeOnEveryRank) {
+  run_ranks(3, [&](Communicator& group) {
+    const Tensors weights(DType::F32);
+    Tensors average(DType::F32), back(DType::F32);
+    for (std::size_t t = 0; t < average.list.size(); ++t)
+      for (Index i = 0; i < average.list[t]->size(); ++i) average.list[t]->flat()(i) = value(t, i);
+    ShardedOptimizer optimizer(group, sharded(weights), {.ema = DType::F32});
+    take_averages(average.list, optimizer);
+    gather_averages(group, optimizer, back.list);
+    for (std::size_t t = 0; t < average.list.size(); ++t)
+      EXPECT_EQ(std::memcmp(average.list[t]->raw(), back.list[t]->raw(), back.list[t]->bytes()), 0)
+          << "tensor " << t;
+  });
+}
+
 // The sum is whole on every rank, whoever owns which part.
 TEST(ShardStatesThreads, GradientsCanBeLookedAtWhole) {
   run_ranks(3, [&](Communicator& group) {
@@ -85,8 +100,8 @@ TEST(ShardStatesThreads, GradientsCanBeLookedAtWhole) {
       for (Index i = 0; i < gradient.list[t]->size(); ++i)
         gradient.list[t]->flat()(i) = value(t, i);
     ShardedOptimizer optimizer(group, sharded(weights), {});
-    const std::vector<std::vector<Tensor*>> terms{gradient.list};
-    optimizer.reduce_gradients(terms);
+    const GradientTerm term = whole_term(group.rank(), gradient.list);
+    optimizer.reduce_gradients(std::span(&term, 1));
     optimizer.gather_gradients(whole.list);
     Index wrong = 0;
     for (std::size_t t = 0; t < whole.list.size(); ++t)

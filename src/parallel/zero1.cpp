@@ -24,11 +24,19 @@ FlatRow<T> row_of(const std::vector<Tensor*>& tensors) {
 }
 
 template <class Real>
-void reduce(Communicator& group, std::span<const std::vector<Tensor*>> terms,
-            std::span<const IndexRange> ranges, Tensor& gradient) {
+void reduce(Communicator& group, std::span<const GradientTerm> terms,
+            const std::vector<Index>& sizes, std::span<const IndexRange> ranges, Tensor& gradient) {
   std::vector<FlatRow<const Real>> rows;
-  for (const std::vector<Tensor*>& term : terms) rows.push_back(row_of<const Real>(term));
-  reduce_scatter<Real>(group, rows, ranges, gradient.flat<Real>());
+  std::vector<Index> numbers;
+  for (const GradientTerm& term : terms) {
+    MINKE_ASSERT(term.parts.size() == sizes.size());
+    std::vector<View1<const Real>> parts;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      parts.push_back(term.parts[i].view<Real>(sizes[i]));
+    rows.emplace_back(std::move(parts));
+    numbers.push_back(term.number);
+  }
+  reduce_scatter<Real>(group, rows, numbers, ranges, gradient.flat<Real>());
 }
 
 template <class F>
@@ -94,6 +102,12 @@ std::vector<IndexRange> owned_pieces(const std::vector<Piece>& pieces, int n_ran
   return owned;
 }
 
+GradientTerm whole_term(Index number, const std::vector<Tensor*>& tensors) {
+  GradientTerm term{number, {}};
+  for (Tensor* tensor : tensors) term.parts.push_back({tensor, 0});
+  return term;
+}
+
 ShardedOptimizer::ShardedOptimizer(Communicator& group, std::vector<ShardedTensor> tensors,
                                    const ShardSettings& settings)
     : group_(group), tensors_(std::move(tensors)) {
@@ -139,9 +153,9 @@ TensorPart ShardedOptimizer::weight_of(const OwnedPiece& piece) const {
   return {tensors_[slice.tensor].weight, slice.begin + piece.begin};
 }
 
-void ShardedOptimizer::reduce_gradients(std::span<const std::vector<Tensor*>> terms) {
-  in_double() ? reduce<double>(group_, terms, ranges_, gradient_)
-              : reduce<float>(group_, terms, ranges_, gradient_);
+void ShardedOptimizer::reduce_gradients(std::span<const GradientTerm> terms) {
+  in_double() ? reduce<double>(group_, terms, sizes_of(tensors_), ranges_, gradient_)
+              : reduce<float>(group_, terms, sizes_of(tensors_), ranges_, gradient_);
 }
 
 void ShardedOptimizer::gather_gradients(const std::vector<Tensor*>& whole) const {

@@ -37,6 +37,15 @@ struct ShardedTensor {
   Index first_piece = 0;  // ModelPieces::first: where its squares stand in the sum of the norm
 };
 
+// The gradient of one micro-batch, or the sum of several: a part for each tensor of the list, of as
+// many elements. Terms are added in the order of their numbers, whichever ranks have them; no two
+// terms have the same number.
+struct GradientTerm {
+  Index number;
+  std::vector<TensorPart> parts;
+};
+GradientTerm whole_term(Index number, const std::vector<Tensor*>& tensors);
+
 struct ShardSettings {
   DType moments = DType::BF16;
   std::optional<DType> ema = {};  // of the average of matrices; vectors have FP32. None: no average
@@ -62,10 +71,9 @@ class ShardedOptimizer {
   ShardedOptimizer(Communicator& group, std::vector<ShardedTensor> tensors,
                    const ShardSettings& settings);
 
-  // Collective. A term is the gradient of one micro-batch (or of all those of this rank): a tensor
-  // for each of the list. Their sum, as of reduce_scatter, becomes the gradient of the own slices.
-  // The terms stay as they are.
-  void reduce_gradients(std::span<const std::vector<Tensor*>> terms);
+  // Collective. The sum of the terms of all ranks becomes the gradient of the own slices. The terms
+  // stay as they are.
+  void reduce_gradients(std::span<const GradientTerm> terms);
 
   // Collective, after reduce_gradients. The sum of all slices goes to `whole`, a tensor for each of
   // the list, on every rank of the group: to be looked at, the update does not need it.

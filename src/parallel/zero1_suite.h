@@ -32,12 +32,13 @@ class ShardedCase {
   const std::vector<ShardedTensor>& tensors() const { return tensors_; }
   Index n_pieces() const { return n_pieces_; }
 
-  std::vector<std::vector<Tensor*>> gradients(IndexRange micro_batches) {
-    std::vector<std::vector<Tensor*>> terms;
+  std::vector<GradientTerm> gradients(IndexRange micro_batches) {
+    std::vector<GradientTerm> terms;
     for (Index m = micro_batches.begin; m < micro_batches.end; ++m) {
-      terms.emplace_back();
+      terms.push_back({m, {}});
       for (const Shape& shape : shapes_)
-        terms.back().push_back(&filled(shape, std::pow(7.0, static_cast<double>(m % 3))));
+        terms.back().parts.push_back(
+            {&filled(shape, std::pow(7.0, static_cast<double>(m % 3))), 0});
     }
     return terms;
   }

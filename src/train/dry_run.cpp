@@ -44,6 +44,12 @@ void read_inputs(const Recipe& recipe, DryRun& run) {
   if (text_is_there(recipe)) run.text = summary_of(recipe, tokenizer);
 }
 
+// As few ranks as the recipe's pipeline and experts take.
+TrainingLayout smallest_layout(const Recipe& recipe) {
+  return layout_of(recipe.parallel,
+                   static_cast<int>(recipe.parallel.pipeline * recipe.parallel.experts));
+}
+
 const char* on_off(bool on) {
   return on ? "on" : "off";
 }
@@ -55,7 +61,10 @@ DryRun plan_run(const Recipe& recipe, const std::vector<Index>& at) {
   read_inputs(recipe, run);
   const RunSchedule schedule(recipe);
   run.parameters = count_parameters(run.config);
-  run.memory = training_memory(recipe, run.config);
+  const TrainingLayout layout = smallest_layout(recipe);
+  if (layout.mesh.n_ranks() > 1) check_layout(recipe, run.config, layout);
+  run.mesh = layout.mesh;
+  run.memory = training_memory(recipe, run.config, layout);
   run.recomputes = recipe.recompute;
   run.recompute = recompute_savings(recipe, run.config);
   for (double* bytes : {&run.recompute.rmsnorm, &run.recompute.mla_up, &run.recompute.swiglu})
@@ -95,10 +104,12 @@ void print(const DryRun& run) {
   }
   fmt::print("steps       {}, {} tokens in all\n", run.steps, run.tokens);
   fmt::print(
-      "memory      {}: masters {}, gradients {}, moments {}, products {}, moving average {}, "
+      "memory      {}{}: masters {}, gradients {}, moments {}, products {}, moving average {}, "
       "activations about {}\n",
-      bytes_text(m.total()), bytes_text(m.masters), bytes_text(m.gradients), bytes_text(m.moments),
-      bytes_text(m.products), bytes_text(m.ema), bytes_text(m.activations));
+      bytes_text(m.total()),
+      run.mesh.n_ranks() > 1 ? fmt::format(" of the largest rank of {}", to_string(run.mesh)) : "",
+      bytes_text(m.masters), bytes_text(m.gradients), bytes_text(m.moments), bytes_text(m.products),
+      bytes_text(m.ema), bytes_text(m.activations));
   fmt::print(
       "recompute   saves, or would: RMSNorm {} ({}), MLA up-projections {} ({}), SwiGLU {} ({})\n",
       bytes_text(run.recompute.rmsnorm), on_off(run.recomputes.rmsnorm),
@@ -139,6 +150,7 @@ Json to_json(const DryRun& run) {
           {"text", text},
           {"steps", run.steps},
           {"tokens", run.tokens},
+          {"layout", to_string(run.mesh)},
           {"memory_bytes",
            {{"total", run.memory.total()},
             {"masters", run.memory.masters},

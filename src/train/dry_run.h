@@ -19,7 +19,8 @@ struct TextSummary {
 struct DryRun {
   ModelConfig config;
   ParameterCount parameters;
-  TrainingMemory memory;
+  MeshShape mesh;              // of as few ranks as the recipe's pipeline and experts take
+  TrainingMemory memory;       // of its largest rank
   RecomputeRecipe recomputes;  // what is on
   RecomputeSavings recompute;  // of a micro-batch
   std::int64_t steps = 0;

@@ -20,15 +20,19 @@ namespace minke {
 struct Ema {
   ModelParameters<Tensor> weights;  // matrices F32 or BF16, vectors F32
   double decay = 0;
+  DType matrices = DType::F32;
 };
 
 // Zeros, which the first update replaces. `matrices`: F32 or BF16.
 Ema begin_ema(const ModelConfig& config, double decay, DType matrices);
 
-// After update number `n`, from 1. The same bits on any number of threads.
+// After update number `n`, from 1. The same bits on any number of threads. Averages that are not
+// defined are somebody else's (parallel/zero1.h).
 void update_ema(const ModelConfig& config, ModelParameters<Tensor>& masters, std::int64_t n,
                 Ema& ema);
 
+// A BF16 tensor of an average in FP32.
+Tensor in_fp32(const Tensor& average);
 // The average in FP32: itself, or a copy in `wide` when it is BF16.
 ModelParameters<Tensor>& ema_in_fp32(const ModelConfig& config, Ema& ema,
                                      ModelParameters<Tensor>& wide);

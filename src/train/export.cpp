@@ -15,10 +15,10 @@ std::vector<fs::path> tokenizer_files(const fs::path& directory) {
   return files;
 }
 
-void export_model(const fs::path& target, const ModelConfig& config,
-                  ModelParameters<Tensor>& masters, SaveDType dtype, const fs::path& tokenizer) {
+void export_model(const fs::path& target, const ModelConfig& config, const MasterSource& master_of,
+                  SaveDType dtype, const fs::path& tokenizer) {
   AtomicDirectory directory(target);
-  save_model(directory.path(), config, masters, dtype);
+  save_model(directory.path(), config, master_of, dtype);
   for (const fs::path& file : tokenizer_files(tokenizer))
     write_file_atomic(directory.path() / file.filename(), read_file(file));
   nlohmann::ordered_json generation = {{"_from_model_config", true}};

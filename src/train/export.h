@@ -13,7 +13,7 @@ namespace minke {
 std::vector<std::filesystem::path> tokenizer_files(const std::filesystem::path& directory);
 
 void export_model(const std::filesystem::path& target, const ModelConfig& config,
-                  ModelParameters<Tensor>& masters, SaveDType dtype,
+                  const MasterSource& master_of, SaveDType dtype,
                   const std::filesystem::path& tokenizer);
 
 }  // namespace minke

@@ -61,17 +61,32 @@ Fault not_finite(const ParameterSpec& spec, Index element, const char* kind) {
           .what = fmt::format("the {} {}[{}] is not finite", kind, spec.name, element)};
 }
 
+// Where a tensor stands among all of the model's.
+double place_of(const ModelConfig& config, const std::string& name) {
+  double place = 0, found = -1;
+  ModelParameters<int> unused;
+  visit_parameters(config.whole(), unused, [&](const ParameterSpec& spec, int&) {
+    if (spec.name == name) found = place;
+    ++place;
+  });
+  return found;
+}
+
 View2<const std::int32_t> one_row(const std::vector<std::int32_t>& tokens) {
   return {tokens.data(), {1, static_cast<Index>(tokens.size())}};
 }
 
 // The tensor whose gradient is largest, for the name of a spike.
-ParameterSpec largest_gradient(TrainState& state) {
-  ParameterSpec largest;
-  double most = -1;
+struct LargestGradient {
+  ParameterSpec spec;
+  double squares = -1;
+};
+LargestGradient largest_gradient(TrainState& state) {
+  LargestGradient largest;
   for (const auto& [spec, leaf] : list_parameters(state.config, state.gradients))
-    if (const double squares = sum_of_squares(std::as_const(*leaf).flat()); squares > most)
-      most = squares, largest = spec;
+    if (const double squares = sum_of_squares(std::as_const(*leaf).flat());
+        squares > largest.squares)
+      largest = {spec, squares};
   return largest;
 }
 
@@ -110,14 +125,16 @@ std::optional<Fault> Guard::find_spike(TrainState& state, double loss, double no
         .layer = std::nullopt,
         .what = fmt::format("the main loss {:.4g} is far above its mean {:.4g} over {} steps", loss,
                             mean_of(losses_), losses_.size())};
-  const ParameterSpec largest = largest_gradient(state);
+  const LargestGradient largest = largest_gradient(state);
+  const std::string& name = largest.spec.name;
   return Fault{
       .kind = Fault::Kind::Spike,
-      .tensor = largest.name,
-      .layer = layer_of(largest.name),
+      .tensor = name,
+      .layer = layer_of(name),
       .what = fmt::format("the gradient's norm {:.4g} is far above its median {:.4g} over {} "
                           "steps, most of it in {}",
-                          norm, median_of(norms_), norms_.size(), largest.name)};
+                          norm, median_of(norms_), norms_.size(), name),
+      .place = -largest.squares};
 }
 
 void Guard::record_step(double main_loss, double norm) {
@@ -149,6 +166,7 @@ std::optional<Fault> find_not_finite(TrainState& state, const PassResult& result
     if (const Index element = non_finite_element(*leaf); element >= 0) {
       Fault fault = not_finite(spec, element, "weight");
       fault.in_weights = true;
+      fault.place = place_of(state.config, spec.name);
       return fault;
     }
   for (const auto& [name, value] : {std::pair{"main", result.main}, std::pair{"mtp", result.mtp},
@@ -157,37 +175,46 @@ std::optional<Fault> find_not_finite(TrainState& state, const PassResult& result
       return Fault{.kind = Fault::Kind::NotFinite,
                    .tensor = fmt::format("loss.{}", name),
                    .layer = std::nullopt,
-                   .what = fmt::format("the loss ({}) is not finite", name)};
+                   .what = fmt::format("the loss ({}) is not finite", name),
+                   .cause = 1};
   // B goes through the list from its end: what it reached first made the others.
   const auto gradients = list_parameters(state.config, state.gradients);
   for (auto g = gradients.rbegin(); g != gradients.rend(); ++g)
-    if (const Index element = non_finite_element(*g->leaf); element >= 0)
-      return not_finite(g->spec, element, "gradient");
+    if (const Index element = non_finite_element(*g->leaf); element >= 0) {
+      Fault fault = not_finite(g->spec, element, "gradient");
+      fault.cause = 2;
+      fault.place = -place_of(state.config, g->spec.name);
+      return fault;
+    }
   return Fault{.kind = Fault::Kind::NotFinite,
                .tensor = "",
                .layer = std::nullopt,
-               .what = "the norm of all gradients together is not finite"};
+               .what = "the norm of all gradients together is not finite",
+               .cause = 3};
 }
 
-SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataPosition& begin,
-                            Index rows, bool mask_documents) {
+SuspectRow find_suspect_row(StepForm& form, const Model& model, BatchSource& source,
+                            const DataPosition& begin, Index rows, bool mask_documents) {
   const DataPosition end = source.position();
   source.set_position(begin);
-  SuspectRow suspect;
-  RowBatch suspect_batch;
-  double largest = -std::numeric_limits<double>::infinity();
+  std::vector<SuspectRow> suspects;
+  std::vector<RowBatch> batches;
   for (Index r = 0; r < rows; ++r) {
-    const SuspectRow row{source.position(), source.next_source(), std::nullopt};
-    RowBatch batch = source.next_rows(1);
-    if (!mask_documents) batch.starts.clear();
-    double loss = evaluate_loss(model, one_row(batch.tokens), batch.starts);
-    if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
-    if (loss > largest) largest = loss, suspect = row, suspect_batch = std::move(batch);
+    suspects.push_back({source.position(), source.next_source(), std::nullopt});
+    batches.push_back(source.next_rows(1));
+    if (!mask_documents) batches.back().starts.clear();
   }
   source.set_position(end);
-  if (std::isinf(largest))
-    suspect.output =
-        find_non_finite_output(model, one_row(suspect_batch.tokens), suspect_batch.starts);
+  std::vector<LossRows> groups;
+  for (const RowBatch& batch : batches) groups.push_back({one_row(batch.tokens), batch.starts});
+  std::vector<double> losses = form.losses(groups);
+  for (double& loss : losses)
+    if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
+  const auto worst = std::max_element(losses.begin(), losses.end()) - losses.begin();
+  SuspectRow& suspect = suspects[static_cast<std::size_t>(worst)];
+  const LossRows& row = groups[static_cast<std::size_t>(worst)];
+  if (std::isinf(losses[static_cast<std::size_t>(worst)]) && model.config.held_stages.empty())
+    suspect.output = find_non_finite_output(model, row.tokens, row.starts);
   return suspect;
 }
 

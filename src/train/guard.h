@@ -14,7 +14,7 @@
 #include "data/packing.h"
 #include "model/training_pass.h"
 #include "train/recipe.h"
-#include "train/train_state.h"
+#include "train/step_form.h"
 
 namespace minke {
 
@@ -26,6 +26,10 @@ struct Fault {
   std::optional<Index> layer;  // of the tensor, where it has one
   std::string what;            // "the gradient model.norm.weight[3] is not finite"
   bool in_weights = false;     // then no other batch is better: it cannot be skipped
+  // Of the faults that may be named, the first cause has the least, and of one cause the first
+  // place: so ranks that each look at a part of the model agree on one (train/agreed_fault.h).
+  int cause = 0;
+  double place = 0;
 };
 
 class Guard {
@@ -65,8 +69,10 @@ struct SuspectRow {
   std::string source;                     // of the document there
   std::optional<NonFiniteOutput> output;  // of the row's forward pass
 };
-SuspectRow find_suspect_row(const Model& model, BatchSource& source, const DataPosition& begin,
-                            Index rows, bool mask_documents);
+// By form.losses, so collective. The output is not looked for where stages of a pipeline have the
+// model.
+SuspectRow find_suspect_row(StepForm& form, const Model& model, BatchSource& source,
+                            const DataPosition& begin, Index rows, bool mask_documents);
 
 // Of a loss that is not finite: names the layer and the output in which the row's forward pass left
 // the finite numbers, where it did.

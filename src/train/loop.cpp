@@ -14,6 +14,7 @@
 #include "parallel/agreement.h"
 #include "parallel/reduction.h"
 #include "text/tokenizer.h"
+#include "train/agreed_fault.h"
 #include "train/balance.h"
 #include "train/export.h"
 #include "train/guard.h"
@@ -72,6 +73,7 @@ class Run {
         guard_(recipe_.guard),
         options_(options),
         ranks_(ranks),
+        layout_(checked_layout()),
         output_(is_first()),
         directory_(made(run_directory(recipe_))),
         checkpoints_(open_checkpoints()),
@@ -109,11 +111,24 @@ class Run {
       output_.finish_progress();
       save();
     }
-    if (state_.step >= total && is_first()) finish();
+    if (state_.step >= total) form_->with_tensors([&](StateTensors& tensors) { finish(tensors); });
   }
 
  private:
   bool is_first() const { return ranks_.rank() == 0; }
+
+  TrainingLayout checked_layout() const {
+    TrainingLayout layout;
+    first_then_others(ranks_, [&] { layout = layout_of(recipe_.parallel, ranks_.size()); });
+    return layout;
+  }
+
+  // Of the model, what this rank has of it.
+  HoldPart holding() const {
+    return [this](ModelConfig& config) {
+      hold_part(layout_, place_of(layout_.mesh, ranks_.rank()), config);
+    };
+  }
 
   // Rank 0 holds the lock, and finishes what killed processes left half done.
   CheckpointDirectory open_checkpoints() {
@@ -167,8 +182,8 @@ class Run {
     const ModelConfig config = config_of_start();
     recipe_.check_model(config, tokenizer_);
     check_no_decay(config, recipe_.optimizer.no_decay);
-    if (is_ranked()) check_micro_batches(recipe_, ranks_.size());
-    check_memory(recipe_, config, ranks_.size());
+    if (is_ranked()) check_layout(recipe_, config, layout_);
+    check_memory(recipe_, config, layout_);
   }
 
   // Also one rank sums in the fixed order.
@@ -177,7 +192,9 @@ class Run {
   std::unique_ptr<StepForm> make_form() {
     if (!is_ranked()) return one_rank_step(state_);
     return ranked_step(ranks_, state_,
-                       {.order = parse_reduction_order(recipe_.parallel.reduction),
+                       {.layout = layout_,
+                        .order = parse_reduction_order(recipe_.parallel.reduction),
+                        .exchange = parse_exchange_form(recipe_.parallel.dispatch),
                         .no_decay = recipe_.optimizer.no_decay});
   }
 
@@ -185,12 +202,13 @@ class Run {
     const MomentType moments = parse_moment_type(recipe_.optimizer.moments);
     const Compute compute = parse_compute(recipe_.compute);
     if (recipe_.init_from.empty()) {
-      const ModelConfig config = recipe_.new_model(tokenizer_);
+      ModelConfig config = recipe_.new_model(tokenizer_);
+      holding()(config);
       state_ = begin_training(config, initial_parameters(config, recipe_.seed), moments, compute,
                               recipe_.training_form());
     } else {
       ModelConfig config;
-      ModelParameters<Tensor> masters = load_masters(recipe_.init_from, config);
+      ModelParameters<Tensor> masters = load_masters(recipe_.init_from, config, holding());
       state_ =
           begin_training(config, std::move(masters), moments, compute, recipe_.training_form());
     }
@@ -207,7 +225,8 @@ class Run {
       throw FormatError(fmt::format("{}: 'recipe' or 'data' is missing", file.string()));
     for (const std::string& change : recipe_changes(record["recipe"], recipe_))
       output_.warning(fmt::format("going on with {}", change));
-    state_ = load_checkpoint(path, parse_compute(recipe_.compute), recipe_.training_form());
+    state_ =
+        load_checkpoint(path, parse_compute(recipe_.compute), recipe_.training_form(), holding());
     source_.set_position(data_position_from_json(nlohmann::json(record["data"]), file.string()));
     if (record.contains("guard")) guard_.set_from_json(record["guard"], file.string());
     if (state_.ema.has_value() != (recipe_.ema.decay > 0))
@@ -223,7 +242,7 @@ class Run {
   // One step, its metrics and progress; false when `stop` ended it.
   bool step(FunctionRef<bool()> stop) {
     const auto begin = Clock::now();
-    const std::uint64_t sent_before = ranks_.bytes_sent();
+    const std::uint64_t sent_before = bytes_sent();
     ranks_.set_progress(state_.step + 1, "training step");
     StepSchedule now = schedule_.at_step(state_.step);
     now.gamma = gamma_of(recipe_.loss, now.gamma);
@@ -239,7 +258,7 @@ class Run {
                                                                   : DocumentStarts()},
                            stop, result))
       return false;
-    if (options_.on_gradients) options_.on_gradients(state_);
+    if (options_.on_gradients) options_.on_gradients(state_.step, form_->gradients());
     const double norm = form_->gradient_norm();
     const bool trusted = judge(result, norm, now.rows);
     if (trusted) {
@@ -262,14 +281,16 @@ class Run {
                         .loads = every > 0 && state_.step % every == 0},
                        n);
     if (ranks_.size() > 1) {
-      const double sent = sent_by_all(ranks_.bytes_sent() - sent_before);
+      const double sent = sent_by_all(bytes_sent() - sent_before);
       if (trusted) line["sent_bytes_per_token"] = sent / static_cast<double>(n);
     }
-    if (is_first()) add_held_out(line);
+    add_held_out(line);
     if (line.size() > 1) output_.append(line);
     if (trusted) show(result, static_cast<double>(n) / took);
     return true;
   }
+
+  std::uint64_t bytes_sent() const { return ranks_.bytes_sent() + form_->bytes_sent(); }
 
   double sent_by_all(std::uint64_t own) const {
     auto bytes = static_cast<std::int64_t>(own);
@@ -283,13 +304,13 @@ class Run {
   bool judge(const PassResult& result, double norm, Index rows) {
     if (!std::isfinite(norm) || !std::isfinite(result.total) || guard_.is_spike(result.main, norm))
       form_->show_gradients();
-    std::optional<Fault> fault = find_not_finite(state_, result, norm);
+    std::optional<Fault> fault = agreed_fault(ranks_, find_not_finite(state_, result, norm));
     const bool is_spike = !fault;
-    if (is_spike) fault = guard_.find_spike(state_, result.main, norm);
+    if (is_spike) fault = agreed_fault(ranks_, guard_.find_spike(state_, result.main, norm));
     if (!fault) return true;
     const std::string& action = is_spike ? recipe_.guard.spike : recipe_.guard.not_finite;
-    const SuspectRow suspect =
-        find_suspect_row(state_.model, source_, position_, rows, recipe_.data.mask_documents);
+    const SuspectRow suspect = find_suspect_row(*form_, state_.model, source_, position_, rows,
+                                                recipe_.data.mask_documents);
     name_output(*fault, suspect);
     const std::int64_t number = state_.step + 1;
     output_.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
@@ -332,7 +353,8 @@ class Run {
             {"isa", name_of(chosen_isa())},
             {"threads", n_threads()},
             {"ranks", ranks_.size()},
-            {"parameters", count_parameters(state_.config).total},
+            {"layout", to_string(layout_.mesh)},
+            {"parameters", count_parameters(state_.config.whole()).total},
             {"recipe", options_to_json(OptionList(recipe_))}};
   }
 
@@ -346,24 +368,21 @@ class Run {
     line["held_out"] = held_out.loss;
     line["held_out_bits_per_byte"] = held_out.bits_per_byte;
     for (const auto& [source, loss] : held_out.by_source) line["held_out_sources"][source] = loss;
-    if (state_.config.num_nextn_predict_layers > 0)
+    if (state_.config.num_nextn_predict_layers > 0 && measures_acceptance())
       line["mtp_acceptance"] =
           held_out_acceptance(state_.model, data_.held_out, recipe_.data.sequence_length).share();
-    if (state_.ema && state_.step > state_.skipped) line["held_out_ema"] = held_out_of_ema();
+    if (state_.ema && state_.step > state_.skipped)
+      form_->with_average([&] { line["held_out_ema"] = held_out_now().loss; });
   }
 
-  HeldOutLoss held_out_now() const {
-    return held_out_loss(state_.model, data_.held_out, recipe_.data.sequence_length,
+  // It generates, which stages of a pipeline cannot. Ranks that share experts do it together.
+  bool measures_acceptance() const {
+    return layout_.mesh.pipeline == 1 && (is_first() || layout_.mesh.expert > 1);
+  }
+
+  HeldOutLoss held_out_now() {
+    return held_out_loss(*form_, data_.held_out, recipe_.data.sequence_length,
                          recipe_.rows_at_a_time());
-  }
-
-  // The average takes the place of the weights for a moment, in the memory that is there.
-  double held_out_of_ema() {
-    ModelParameters<Tensor> wide;
-    refresh(state_.model, ema_in_fp32(state_.config, *state_.ema, wide));
-    const double loss = held_out_now().loss;
-    refresh(state_.model, state_.masters);
-    return loss;
   }
 
   // By the clock of rank 0.
@@ -377,33 +396,40 @@ class Run {
   fs::path save() {
     const fs::path target = checkpoints_.path_of(state_.step);
     ranks_.set_progress(state_.step, "checkpoint");
-    form_->gather_moments();
-    if (is_first()) write_checkpoint(target);
-    form_->release_moments();
+    form_->with_tensors([&](StateTensors& tensors) { write_checkpoint(target, tensors); });
     ranks_.barrier();  // whoever goes on, or ends the run, leaves a checkpoint behind
     last_saved_ = Clock::now();
     return target;
   }
 
-  void write_checkpoint(const fs::path& target) {
+  void write_checkpoint(const fs::path& target, StateTensors& tensors) {
     Json record = {{"recipe", options_to_json(OptionList(recipe_))}, {"data", to_json(position_)}};
     record["guard"] = guard_.to_json();
     record["held_out"] = held_out_ ? Json(*held_out_) : Json(nullptr);
-    save_checkpoint(target, state_, std::move(record), tokenizer_files(recipe_.data.tokenizer));
+    save_checkpoint(target, state_, tensors, std::move(record),
+                    tokenizer_files(recipe_.data.tokenizer));
     checkpoints_.prune(recipe_.checkpoint.keep);
   }
 
-  void finish() {
-    const SaveDType dtype = recipe_.exported.dtype == "fp8" ? SaveDType::Fp8 : SaveDType::Bf16;
-    export_model(recipe_.out, state_.config, state_.masters, dtype, recipe_.data.tokenizer);
+  void finish(StateTensors& tensors) {
+    export_weights(tensors, recipe_.out, StateKind::Master);
     output_.info(fmt::format("the model is in {}{}", recipe_.out,
                              held_out_ ? fmt::format(" (held-out loss {:.4f})", *held_out_) : ""));
     if (!recipe_.exported.ema) return;
     const fs::path target = beside(recipe_.out, ".ema");
-    ModelParameters<Tensor> wide;
-    export_model(target, state_.config, ema_in_fp32(state_.config, *state_.ema, wide), dtype,
-                 recipe_.data.tokenizer);
+    export_weights(tensors, target, StateKind::Average);
     output_.info(fmt::format("the moving average of its weights is in {}", target.string()));
+  }
+
+  void export_weights(StateTensors& tensors, const fs::path& target, StateKind kind) {
+    Tensor wide;  // of an average in BF16
+    const auto master_of = [&](const ParameterSpec& spec) -> const Tensor& {
+      const Tensor& tensor = tensors.get(kind, spec);
+      return tensor.dtype() == DType::F32 ? tensor : wide = in_fp32(tensor);
+    };
+    export_model(target, state_.config.whole(), master_of,
+                 recipe_.exported.dtype == "fp8" ? SaveDType::Fp8 : SaveDType::Bf16,
+                 recipe_.data.tokenizer);
   }
 
   Recipe recipe_;
@@ -411,6 +437,7 @@ class Run {
   Guard guard_;
   RunOptions options_;
   Communicator& ranks_;
+  const TrainingLayout layout_;
   RunOutput output_;
   fs::path directory_;
   std::optional<RunLock> lock_;  // of rank 0

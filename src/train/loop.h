@@ -30,8 +30,10 @@ Resume parse_resume(std::string_view name);  // "auto", "never", "must"
 struct RunOptions {
   Resume resume = Resume::Auto;
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
-  // Sees the gradients of every step before they are judged: where tests put faults.
-  std::function<void(TrainState&)> on_gradients = {};
+  // Sees the number of steps made and gradients of this rank (StepForm::gradients) before they are
+  // judged: where tests put faults.
+  std::function<void(std::int64_t step, const std::vector<NamedParameter<Tensor>>&)> on_gradients =
+      {};
   Communicator* ranks = nullptr;  // that train together, each calling run_training; null: one rank
 };
 
@@ -41,8 +43,9 @@ struct RunOptions {
 // step, tensor and data position, as the recipe's guard says.
 //
 // With several ranks (train/ranked_step.h) `stop` is asked at the beginning of each step, and yes
-// on one of them stops all. Each reads text and checkpoint itself; rank 0 alone prints, writes
-// files and measures the held-out loss. It alone throws what all ranks found alike; the others then
+// on one of them stops all. Each reads the text, and its part of the checkpoint, itself; rank 0
+// alone prints and writes files, from tensors that come one by one from the ranks that hold them.
+// It alone throws what all ranks found alike; the others then
 // get RankFailure. Interrupted is thrown on all of them.
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop);
 

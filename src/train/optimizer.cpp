@@ -51,7 +51,7 @@ DType dtype_of_moments(MomentType type) {
 }
 
 Moments zero_moments(const ModelConfig& config, MomentType type) {
-  Moments moments;
+  Moments moments{.first = {}, .second = {}, .type = type};
   for (ModelParameters<Tensor>* m : {&moments.first, &moments.second})
     visit_parameters(config, *m, [&](const ParameterSpec& spec, Tensor& tensor) {
       if (spec.role != Role::Bias) tensor = Tensor(dtype_of_moments(type), spec.shape);

@@ -25,6 +25,7 @@ DType dtype_of_moments(MomentType type);
 
 struct Moments {
   ModelParameters<Tensor> first, second;  // undefined for the router's biases
+  MomentType type = MomentType::Bf16;
 };
 Moments zero_moments(const ModelConfig& config, MomentType type);
 

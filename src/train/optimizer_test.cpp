@@ -203,7 +203,7 @@ TEST(Optimizer, ShardedStatesOnThreadsGiveTheBitsOfOneRank) {
       ShardedOptimizer dense_states(mesh.data_group(), dense.tensors, {}),
           routed_states(mesh.expert_data_group(), routed.tensors, {});
       const auto terms = [](const Held& held, bool any) {
-        return std::vector<std::vector<Tensor*>>(any ? 1 : 0, held.gradients);
+        return std::vector<GradientTerm>(any ? 1 : 0, whole_term(0, held.gradients));
       };
       dense_states.reduce_gradients(terms(dense, mesh.data_rank() == 0));
       routed_states.reduce_gradients(terms(routed, mesh.place().data == 0));

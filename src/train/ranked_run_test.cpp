@@ -133,9 +133,11 @@ TEST_F(ThreadsTraining, AStopOfOneRankStopsAllAfterTheSameStep) {
 // The gradient of one rank alone has it; all judge alike, and name the tensor.
 TEST_F(ThreadsTraining, AGradientThatIsNotFiniteIsSkippedByAllOrStopsAll) {
   const auto fault = [](bool second) {
-    return [second, seen = std::make_shared<std::atomic<int>>(0)](TrainState& state) {
-      if (state.step == 1 && (*seen)++ == (second ? 1 : 0))
-        state.gradients.norm.flat()(3) = std::numeric_limits<float>::quiet_NaN();
+    return [second, seen = std::make_shared<std::atomic<int>>(0)](std::int64_t made,
+                                                                  const auto& gradients) {
+      Tensor* norm = gradient_of(gradients, "model.norm.weight");
+      if (made == 1 && norm && (*seen)++ == (second ? 1 : 0))
+        norm->flat()(3) = std::numeric_limits<float>::quiet_NaN();
     };
   };
   run_on(2, recipe("skips", with(kFixed, {"guard.not_finite=skip"})),

@@ -3,66 +3,45 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <optional>
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "ops/permute.h"
 #include "parallel/agreement.h"
-#include "parallel/shard_states.h"
+#include "parallel/expert_exchange.h"
+#include "parallel/pipeline_loss.h"
 #include "train/ranked_result.h"
+#include "train/replica_sets.h"
+#include "train/spread_tensors.h"
 
 namespace minke {
 namespace {
 
-// The tensors that have a gradient, in the order of visit_parameters.
-std::vector<Tensor*> trained(const ModelConfig& config, ModelParameters<Tensor>& parameters) {
-  std::vector<Tensor*> tensors;
-  for (const auto& [spec, leaf] : list_parameters(config, parameters))
-    if (spec.role != Role::Bias) tensors.push_back(leaf);
-  return tensors;
-}
-
-std::vector<ShardedTensor> sharded_tensors(TrainState& state,
-                                           const std::vector<std::string>& no_decay) {
-  const ModelPieces pieces = pieces_of_model(state.config);
-  std::vector<ShardedTensor> tensors;
-  for (const auto& [spec, leaf] : list_parameters(state.config, state.masters))
-    if (spec.role != Role::Bias)
-      tensors.push_back({.name = spec.name,
-                         .weight = leaf,
-                         .decays = decays(no_decay, spec.name),
-                         .first_piece = pieces.first.at(spec.name)});
-  return tensors;
-}
-
-// f(begin, end) on pieces of tensor `t`, for all tensors.
-template <class F>
-void for_pieces(const std::vector<Tensor*>& tensors, F f) {
-  std::vector<Index> sizes;
-  for (const Tensor* tensor : tensors) sizes.push_back(tensor->size());
-  const std::vector<Piece> pieces = cut_into_pieces(sizes);
-  parallel_for(static_cast<Index>(pieces.size()),
-               [&](Index i) { f(pieces[static_cast<std::size_t>(i)]); });
-}
-
-View1<float> part(Tensor* tensor, const Piece& piece) {
-  return tensor->flat().slice(0, piece.begin, piece.count);
-}
-
-void set_zero(const std::vector<Tensor*>& tensors) {
-  for_pieces(tensors, [&](const Piece& piece) {
-    std::fill_n(part(tensors[piece.tensor], piece).data(), piece.count, 0.0F);
+void add(const Tensor& term, Tensor& sum) {
+  parallel_ranges(sum.size(), kPiece, [&](Index begin, Index end) {
+    const std::array<Index, 2> row{1, end - begin};
+    add_to(reshape<2>(term.flat().slice(0, begin, end - begin), row),
+           reshape<2>(sum.flat().slice(0, begin, end - begin), row));
   });
 }
 
-// sum += term; term = 0.
-void move_into(const std::vector<Tensor*>& term, const std::vector<Tensor*>& sum) {
-  for_pieces(term, [&](const Piece& piece) {
-    const View1<float> from = part(term[piece.tensor], piece), to = part(sum[piece.tensor], piece);
-    for (Index i = 0; i < piece.count; ++i) {
-      to(i) += from(i);
-      from(i) = 0;
-    }
-  });
+// sum += term of a later micro-batch, with the additions that the terms apart would get: the two
+// uses of the embedding become one.
+void add(const ModelConfig& config, const StageRange& stage, StageGradients term,
+         StageGradients& sum) {
+  if (sum.embedding_of_mtp.defined()) {
+    add(sum.embedding_of_mtp, sum.parameters.embed_tokens);
+    add(term.embedding_of_mtp, sum.parameters.embed_tokens);
+    sum.embedding_of_mtp = {};
+  } else if (term.embedding_of_mtp.defined()) {
+    add(term.embedding_of_mtp, sum.parameters.embed_tokens);
+  }
+  term.embedding_of_mtp = {};
+  const std::vector<Tensor*> from = list_tensors(config, stage, term);
+  const std::vector<Tensor*> to = list_tensors(config, stage, sum);
+  for (std::size_t i = 0; i < to.size(); ++i) add(*from[i], *to[i]);
 }
 
 class RankedStep final : public StepForm {
@@ -70,145 +49,199 @@ class RankedStep final : public StepForm {
   RankedStep(Communicator& world, TrainState& state, const RankedSettings& settings)
       : world_(world),
         state_(state),
-        order_(settings.order),
-        moments_(state.moments.first.norm.dtype()),
-        n_pieces_(pieces_of_model(state.config).count),
-        optimizer_(world, sharded_tensors(state, settings.no_decay), {.moments = moments_}) {
-    take_moments(whole_moments(), optimizer_);
-    release_moments();
+        settings_(settings),
+        mesh_(world, settings.layout.mesh),
+        stages_(stages_of(settings.layout, state.config)),
+        replicas_(mesh_, settings.layout, state, settings.no_decay) {
+    state_.gradients = {};
+    if (settings.layout.mesh.expert == 1) return;
+    exchange_.emplace(mesh_.expert_group(), OverlappingCommunicator::Rank{.baton = baton()});
+    experts_.emplace(*exchange_, state.config.n_routed_experts, settings.exchange);
+    state_.model.make_dispatch = exchange_over(*experts_);
   }
+  ~RankedStep() override { state_.model.make_dispatch = {}; }
+  RankedStep(const RankedStep&) = delete;
+  RankedStep& operator=(const RankedStep&) = delete;
 
   bool accumulate(View2<const std::int32_t> tokens, const BatchSettings& settings,
                   FunctionRef<bool()> stop, PassResult& result) override {
     if (any_of_ranks(world_, stop())) return false;
     const Index B = tokens.extent(0);
     const Index micro = settings.micro_batch > 0 ? settings.micro_batch : B;
-    const IndexRange own = share_of(B / micro, world_.size(), world_.rank());
-    MINKE_ASSERT(own.size() * micro * world_.size() == B);
-    RankedResult results;
-    n_terms_ = 0;
-    for (Index m = own.begin; m < own.end; ++m) {
-      const LossSettings loss{.mtp_lambda = settings.mtp_lambda,
-                              .alpha = settings.alpha,
-                              .share = static_cast<double>(micro) / static_cast<double>(B),
-                              .balance_scope = settings.balance_scope,
-                              .starts = starts_of_rows(settings.starts, m * micro, micro)};
-      results.add(
-          forward_backward(state_.model, tokens.rows(m * micro, micro), loss, next_buffer()));
-      fold_first();
-    }
+    const int n_pipelines = mesh_.shape().n_data_ranks();
+    const IndexRange own = share_of(B / micro, n_pipelines, mesh_.data_rank());
+    MINKE_ASSERT(own.size() * micro * n_pipelines == B);
+    n_own_ = own.size();
+    RankedResult results = start_results(B / micro);
+    const Index at_once = is_whole() && settings_.order == GradientOrder::Fixed ? 1 : own.size();
+    for (Index m = own.begin; m < own.end; m += at_once)
+      pass(tokens, settings, {m, m + at_once}, results);
     result = std::move(results).joined(world_);
     return true;
   }
 
+  std::vector<NamedParameter<Tensor>> gradients() override {
+    StageTerm& term = terms_.front();
+    std::vector<NamedParameter<Tensor>> list;
+    visit_parameters(state_.config, range_of(term), term.gradients.parameters,
+                     [&](const ParameterSpec& spec, Tensor& tensor) {
+                       if (tensor.defined()) list.push_back({spec, &tensor});
+                     });
+    return list;
+  }
+
   double gradient_norm() override {
-    std::vector<std::vector<Tensor*>> terms;
-    for (std::size_t i = 0; i < n_terms_; ++i) terms.push_back(trained(state_.config, buffer(i)));
-    optimizer_.reduce_gradients(terms);
-    for (const std::vector<Tensor*>& term : terms) set_zero(term);
-    n_terms_ = 0;
-    return minke::gradient_norm(world_, optimizer_.squares(), n_pieces_);
+    replicas_.reduce_gradients(terms_, n_own_);
+    terms_.clear();
+    return replicas_.gradient_norm();
   }
 
   void show_gradients() override {
-    optimizer_.gather_gradients(trained(state_.config, state_.gradients));
-    shown_ = true;
+    state_.gradients = zero_parameters(state_.config);
+    replicas_.gather_gradients(state_.gradients);
   }
 
   void apply(const OptimizerSettings& settings, double gamma, const PassResult& result,
              double norm) override {
-    hide_gradients();
-    optimizer_.update(adamw_of(settings, next_update(state_), norm));
-    optimizer_.gather_weights();
+    state_.gradients = {};
+    const std::int64_t n = next_update(state_);
+    replicas_.update(adamw_of(settings, n, norm));
+    if (state_.ema) replicas_.update_ema({.decay = state_.ema->decay, .n = n});
     finish_update(state_, gamma, result);
   }
 
   void skip() override {
-    hide_gradients();
+    state_.gradients = {};
     ++state_.step;
     ++state_.skipped;
   }
 
-  void gather_moments() override {
-    if (world_.rank() == 0)
-      state_.moments = zero_moments(state_.config,
-                                    moments_ == DType::BF16 ? MomentType::Bf16 : MomentType::Fp32);
-    minke::gather_moments(world_, optimizer_,
-                          world_.rank() == 0 ? whole_moments() : WholeMoments{});
+  // Groups are dealt out to the pipelines; where experts are spread all take part in each round, so
+  // that some may look at the last group again.
+  std::vector<double> losses(std::span<const LossRows> groups) override {
+    const HoldingBaton holding(baton());
+    const auto n = static_cast<Index>(groups.size());
+    const Index n_pipelines = mesh_.shape().n_data_ranks();
+    std::vector<double> losses(groups.size());
+    for (Index round = 0; round < n; round += n_pipelines) {
+      const Index own = round + mesh_.data_rank();
+      if (own >= n && !experts_) break;
+      const LossRows& rows = groups[static_cast<std::size_t>(std::min(own, n - 1))];
+      const std::optional<double> loss =
+          pipeline_loss(state_.model, mesh_.pipeline(), stages_, rows.tokens, rows.starts);
+      if (loss && own < n) losses[static_cast<std::size_t>(own)] = *loss;
+    }
+    all_reduce(world_, View1<double>(losses.data(), {n}));  // each is of one rank, 0 of others
+    return losses;
   }
-  void release_moments() override { state_.moments = {}; }
+
+  void with_average(FunctionRef<void()> f) override {
+    replicas_.gather_average();
+    with_average_of(state_, f);
+    replicas_.release_average();
+  }
+
+  void with_tensors(FunctionRef<void(StateTensors&)> f) override {
+    replicas_.gather_moments();
+    if (state_.ema) replicas_.gather_average();
+    with_spread_tensors(world_, settings_.layout, state_, f);
+    replicas_.release_moments();
+    if (state_.ema) replicas_.release_average();
+  }
+
+  std::uint64_t bytes_sent() const override {
+    std::uint64_t bytes = replicas_.bytes_sent() + mesh_.pipeline().bytes_sent();
+    if (!experts_) return bytes;
+    const ExchangeTraffic& traffic = experts_->traffic();
+    for (const LinkBytes* link : {&traffic.dispatch, &traffic.combine, &traffic.routing})
+      bytes += link->between_nodes + link->inside_node;
+    return bytes;
+  }
 
  private:
-  WholeMoments whole_moments() {
-    return {trained(state_.config, state_.moments.first),
-            trained(state_.config, state_.moments.second)};
+  bool is_whole() const { return state_.config.holds_all(); }
+  // The halves of a pair hide the exchanges of each other.
+  Baton* baton() {
+    const bool pairs = has_two_phases(settings_.layout.schedule) && mesh_.shape().expert > 1;
+    return pairs ? &baton_ : nullptr;
+  }
+  const StageRange& range_of(const StageTerm& term) const {
+    return stages_[static_cast<std::size_t>(term.stage)];
   }
 
-  // Of the micro-batches of a step; the first one is the state's own.
-  ModelGradients& buffer(std::size_t i) {
-    if (i == 0) return state_.gradients;
-    while (more_.size() < i) more_.push_back(zero_parameters(state_.config));
-    return more_[i - 1];
+  RankedResult start_results(Index n_micro_batches) const {
+    PassResult empty = start_result(state_.model, whole_model(state_.config));
+    empty.mtp_k.resize(static_cast<std::size_t>(state_.config.num_nextn_predict_layers));
+    const MeshPlace& place = mesh_.place();
+    const bool first =
+        place.data == 0 && first_holder(settings_.layout, place.pipeline) == place.pipeline;
+    return {std::move(empty), n_micro_batches, first};
   }
-  ModelGradients& next_buffer() {
-    if (order_ == ReductionOrder::Fixed || n_terms_ == 0) ++n_terms_;
-    return buffer(n_terms_ - 1);
+
+  // Some of the own micro-batches, through the pipeline.
+  void pass(View2<const std::int32_t> tokens, const BatchSettings& settings,
+            IndexRange micro_batches, RankedResult& results) {
+    const Index micro = tokens.extent(0) / (n_own_ * mesh_.shape().n_data_ranks());
+    const Index first_row = micro_batches.begin * micro, n_rows = micro_batches.size() * micro;
+    ModelStagesSettings own{
+        .loss = {.mtp_lambda = settings.mtp_lambda,
+                 .alpha = settings.alpha,
+                 .share = static_cast<double>(micro) / static_cast<double>(tokens.extent(0)),
+                 .balance_scope = settings.balance_scope,
+                 .starts = starts_of_rows(settings.starts, first_row, n_rows)},
+        .micro_batch_rows = micro,
+        .order = settings_.order,
+        .boundary = boundary_format(state_.model.compute)};
+    if (experts_ && settings_.order == GradientOrder::Fixed) own.n_sources = experts_->size();
+    const Schedule schedule =
+        make_schedule(settings_.layout.schedule, mesh_.shape().pipeline, micro_batches.size());
+    ModelStages stages(schedule, mesh_.place().pipeline, stages_, state_.model,
+                       tokens.rows(first_row, n_rows), own);
+    run_pipeline(schedule, mesh_.pipeline(), stages, {.timeline = nullptr, .baton = baton()});
+    for (int phase = 0; phase < schedule.n_phases(); ++phase) {
+      const auto number = [&](std::size_t chunk) {
+        return micro_batches.begin + index_of(schedule, {phase, static_cast<int>(chunk)});
+      };
+      for (std::size_t i = 0; i < stages.results(phase).size(); ++i)
+        results.add(number(i), stages.results(phase)[i]);
+      for (std::size_t i = 0; i < stages.gradients(phase).size(); ++i)
+        keep({schedule.stage(mesh_.place().pipeline, phase), number(i),
+              std::move(stages.gradients(phase)[i])});
+    }
   }
-  // In the fixed order the sum begins with the terms of rank 0.
-  void fold_first() {
-    if (world_.rank() > 0 || n_terms_ < 2) return;
-    move_into(trained(state_.config, buffer(1)), trained(state_.config, buffer(0)));
-    n_terms_ = 1;
-  }
-  void hide_gradients() {
-    if (shown_) set_zero(trained(state_.config, state_.gradients));
-    shown_ = false;
+
+  // In the fixed order the sum begins with the terms of the first rank.
+  void keep(StageTerm term) {
+    if (is_whole() && mesh_.data_rank() == 0 && !terms_.empty())
+      add(state_.config, range_of(term), std::move(term.gradients), terms_.front().gradients);
+    else
+      terms_.push_back(std::move(term));
   }
 
   Communicator& world_;
   TrainState& state_;
-  const ReductionOrder order_;
-  const DType moments_;
-  const Index n_pieces_;
-  ShardedOptimizer optimizer_;
-  std::vector<ModelGradients> more_;  // zero between steps, as state.gradients
-  std::size_t n_terms_ = 0;           // buffers in use
-  bool shown_ = false;
+  const RankedSettings settings_;
+  const Mesh mesh_;
+  const std::vector<StageRange> stages_;
+  ReplicaSets replicas_;
+  Baton baton_;
+  std::optional<OverlappingCommunicator> exchange_;
+  std::optional<ExpertGroup> experts_;
+  std::vector<StageTerm> terms_;  // of the step
+  Index n_own_ = 0;               // micro-batches of the step
 };
 
 }  // namespace
-
-ReductionOrder parse_reduction_order(std::string_view name) {
-  if (name == "fast") return ReductionOrder::Fast;
-  if (name == "fixed") return ReductionOrder::Fixed;
-  throw ConfigError(fmt::format("parallel.reduction is '{}', but must be fast or fixed", name));
-}
 
 std::unique_ptr<StepForm> ranked_step(Communicator& world, TrainState& state,
                                       const RankedSettings& settings) {
   return std::make_unique<RankedStep>(world, state, settings);
 }
 
-void check_micro_batches(const Recipe& recipe, int n_ranks) {
-  const DataRecipe& data = recipe.data;
-  if (data.micro_batch == 0 && n_ranks > 1)
-    throw ConfigError(fmt::format(
-        "data.micro_batch is 0, but {} ranks share out micro-batches; set it to at most {}",
-        n_ranks, std::max<Index>(data.batch_size / n_ranks, 1)));
-  const Index unit = data.micro_batch * n_ranks;
-  const auto check = [&](const char* name, Index rows) {
-    if (unit == 0 || rows % unit == 0) return;
-    const Index below = rows / unit * unit, above = below + unit;
-    throw ConfigError(fmt::format(
-        "{} is {}, but must be a multiple of data.micro_batch times ranks = {} x {}, so that each "
-        "rank has as many micro-batches: {}{}",
-        name, rows, data.micro_batch, n_ranks, below > 0 ? fmt::format("{} or ", below) : "",
-        above));
-  };
-  check("data.batch_size", data.batch_size);
-  if (recipe.batch_ramp.from == 0) return;
-  check("batch_ramp.from", recipe.batch_ramp.from);
-  check("batch_ramp.multiple", recipe.batch_ramp.multiple);
+GradientOrder parse_reduction_order(std::string_view name) {
+  if (name == "fast") return GradientOrder::Fast;
+  if (name == "fixed") return GradientOrder::Fixed;
+  throw ConfigError(fmt::format("parallel.reduction is '{}', but must be fast or fixed", name));
 }
 
 }  // namespace minke

@@ -234,13 +234,29 @@ struct RecomputeRecipe {
   }
 };
 
-// Ranks that train together (train/ranked_step.h).
+// Ranks that train together (train/training_layout.h, train/ranked_step.h).
 struct ParallelRecipe {
+  Index pipeline = 1, experts = 1;
+  std::string schedule = "dualpipe";
+  // Rounds nothing: then no layout changes what is learnt. The report's forms are smaller.
+  std::string dispatch = "full";
   std::string reduction = "fast";
   double timeout_seconds = 600;
 
   template <class Visitor>
   void visit(Visitor& field) {
+    field("pipeline", pipeline, "ranks of a pipeline, each with one or two stages of the model",
+          between(1, 16384));
+    field("experts", experts,
+          "ranks that share the routed experts of a stage; data ranks are the ranks over pipeline "
+          "times experts",
+          between(1, 16384));
+    field("schedule", schedule, "what the ranks of a pipeline do when; one rank: 1f1b",
+          one_of({"1f1b", "zb1p", "dualpipe", "dualpipev"}));
+    field("dispatch", dispatch,
+          "rows on their way to experts of other ranks, and back: full (FP32), bf16, or fp8 there "
+          "and BF16 back",
+          one_of({"full", "bf16", "fp8"}));
     field("reduction", reduction,
           "sum of the micro-batches' gradients: fast, or fixed (one order, so the same bits on any "
           "number of ranks; takes a gradient in memory for each micro-batch of a rank)",

@@ -132,8 +132,9 @@ TEST_F(TrainingRun, BalancesAsTheRecipeSays) {
 // Sets one element of the gradient of step `step` (from 1).
 RunOptions with_fault(std::int64_t step, float value) {
   RunOptions options;
-  options.on_gradients = [=](TrainState& state) {
-    if (state.step + 1 == step) state.gradients.layers[1].self_attn.o_proj.flat()(7) = value;
+  options.on_gradients = [=](std::int64_t made, const auto& gradients) {
+    if (made + 1 == step)
+      gradient_of(gradients, "model.layers.1.self_attn.o_proj.weight")->flat()(7) = value;
   };
   return options;
 }
@@ -178,7 +179,9 @@ TEST_F(TrainingRun, StopsBeforeAStepThatIsNotFinite) {
 
 TEST_F(TrainingRun, SkipsInARowAreBounded) {
   RunOptions options;
-  options.on_gradients = [](TrainState& state) { state.gradients.norm.flat()(0) = kNan; };
+  options.on_gradients = [](std::int64_t, const auto& gradients) {
+    gradient_of(gradients, "model.norm.weight")->flat()(0) = kNan;
+  };
   const std::string error =
       error_of(recipe("run", {"guard.not_finite=skip", "guard.max_skips=3"}), options);
   EXPECT_NE(error.find("step 4: "), std::string::npos) << error;

@@ -72,6 +72,14 @@ inline void write_byte_tokenizer(const std::filesystem::path& dir) {
   std::ofstream(dir / "tokenizer_config.json") << Json{{"eos_token", "<eos>"}};
 }
 
+// Of StepForm::gradients, by its published name; null where this rank does not hold it.
+inline Tensor* gradient_of(const std::vector<NamedParameter<Tensor>>& gradients,
+                           const std::string& name) {
+  for (const auto& [spec, leaf] : gradients)
+    if (spec.name == name) return leaf;
+  return nullptr;
+}
+
 class TrainingRun : public testing::Test {
  protected:
   using Json = nlohmann::ordered_json;

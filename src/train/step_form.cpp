@@ -11,6 +11,9 @@ class OneRankStep final : public StepForm {
                   FunctionRef<bool()> stop, PassResult& result) override {
     return accumulate_gradients(state_, tokens, settings, stop, result);
   }
+  std::vector<NamedParameter<Tensor>> gradients() override {
+    return list_parameters(state_.config, state_.gradients);
+  }
   double gradient_norm() override { return minke::gradient_norm(state_.config, state_.gradients); }
   void show_gradients() override {}
   void apply(const OptimizerSettings& settings, double gamma, const PassResult& result,
@@ -18,8 +21,18 @@ class OneRankStep final : public StepForm {
     apply_gradients(state_, settings, gamma, result, norm);
   }
   void skip() override { skip_step(state_); }
-  void gather_moments() override {}
-  void release_moments() override {}
+  std::vector<double> losses(std::span<const LossRows> groups) override {
+    std::vector<double> losses;
+    for (const LossRows& rows : groups)
+      losses.push_back(evaluate_loss(state_.model, rows.tokens, rows.starts));
+    return losses;
+  }
+  void with_average(FunctionRef<void()> f) override { with_average_of(state_, f); }
+  void with_tensors(FunctionRef<void(StateTensors&)> f) override {
+    LocalTensors tensors(state_);
+    f(tensors);
+  }
+  std::uint64_t bytes_sent() const override { return 0; }
 
  private:
   TrainState& state_;
@@ -29,6 +42,13 @@ class OneRankStep final : public StepForm {
 
 std::unique_ptr<StepForm> one_rank_step(TrainState& state) {
   return std::make_unique<OneRankStep>(state);
+}
+
+void with_average_of(TrainState& state, FunctionRef<void()> f) {
+  ModelParameters<Tensor> wide;
+  refresh(state.model, ema_in_fp32(state.config, *state.ema, wide));
+  f();
+  refresh(state.model, state.masters);
 }
 
 }  // namespace minke

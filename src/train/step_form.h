@@ -1,17 +1,27 @@
 // How the ranks of a job make a step together: one rank does all of it (one_rank_step), or several
-// share out micro-batches and optimiser states (train/ranked_step.h). A step is
+// share out the model, micro-batches and optimiser states (train/ranked_step.h). A step is
 //
 //   accumulate       losses and gradients of the batch
 //   gradient_norm    of the whole batch's gradient
 //   apply or skip    the update, or none
 //
 // each called by every rank, in this order; results and decisions are those of all ranks alike.
+// What else is asked of a model that no rank may have whole is asked here too: everything is
+// collective.
 #pragma once
 #include <memory>
+#include <span>
 
+#include "train/state_tensors.h"
 #include "train/training_step.h"
 
 namespace minke {
+
+// Rows whose main loss is asked for.
+struct LossRows {
+  View2<const std::int32_t> tokens;  // [B, T+1]
+  DocumentStarts starts = {};
+};
 
 class StepForm {
  public:
@@ -20,19 +30,31 @@ class StepForm {
   // As accumulate_gradients: false, and gradients of zero, when any rank was asked to stop.
   virtual bool accumulate(View2<const std::int32_t> tokens, const BatchSettings& settings,
                           FunctionRef<bool()> stop, PassResult& result) = 0;
+  // Between both: this rank's gradients, of some micro-batch of the batch.
+  virtual std::vector<NamedParameter<Tensor>> gradients() = 0;
   virtual double gradient_norm() = 0;
-  // After gradient_norm: state.gradients become the whole gradient on every rank, to be looked at.
+  // After gradient_norm: state.gradients become the whole gradient of what the rank holds, to be
+  // looked at.
   virtual void show_gradients() = 0;
   virtual void apply(const OptimizerSettings& settings, double gamma, const PassResult& result,
                      double norm) = 0;
   virtual void skip() = 0;
 
-  // Around a checkpoint: state.moments of rank 0 are those of the whole model in between.
-  virtual void gather_moments() = 0;
-  virtual void release_moments() = 0;
+  // evaluate_loss of each of the groups of rows, the same on all ranks.
+  virtual std::vector<double> losses(std::span<const LossRows> groups) = 0;
+  // f() while the moving average takes the place of the weights that products read.
+  virtual void with_average(FunctionRef<void()> f) = 0;
+  // f(the tensors of the whole state) on rank 0, to be written.
+  virtual void with_tensors(FunctionRef<void(StateTensors&)> f) = 0;
+
+  // By this rank so far, on communicators of the form's own.
+  virtual std::uint64_t bytes_sent() const = 0;
 };
 
 // Everything in `state`, which must outlive the form.
 std::unique_ptr<StepForm> one_rank_step(TrainState& state);
+
+// The moving average in the memory of the packed weights while f() runs.
+void with_average_of(TrainState& state, FunctionRef<void()> f);
 
 }  // namespace minke

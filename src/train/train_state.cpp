@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -11,7 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "io/safetensors.h"
-#include "model/checkpoint.h"
+#include "train/state_tensors.h"
 
 namespace minke {
 namespace {
@@ -24,47 +25,85 @@ constexpr const char* kAverageFile = "ema.safetensors";
 constexpr const char* kRemoving = "removing-";
 constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 60;  // as many as a recipe may have
 
-struct StateTensor {
+// A tensor of a state file: its name there, and what it is.
+struct StateEntry {
   std::string name;
-  Tensor* tensor;
+  StateKind kind;
+  ParameterSpec spec;
 };
 // m.NAME and v.NAME of every tensor that has moments.
-std::vector<StateTensor> list_moments(const ModelConfig& config, Moments& moments) {
-  std::vector<StateTensor> list;
-  for (const auto& [prefix, parameters] :
-       {std::pair{"m.", &moments.first}, std::pair{"v.", &moments.second}})
-    for (const auto& [spec, leaf] : list_parameters(config, *parameters))
-      if (spec.role != Role::Bias) list.push_back({prefix + spec.name, leaf});
+std::vector<StateEntry> list_moments(const ModelConfig& config) {
+  std::vector<StateEntry> list;
+  ModelParameters<int> unused;
+  for (const auto& [prefix, kind] :
+       {std::pair{"m.", StateKind::FirstMoment}, std::pair{"v.", StateKind::SecondMoment}})
+    visit_parameters(config, unused,
+                     [&, prefix = prefix, kind = kind](const ParameterSpec& spec, int&) {
+                       if (spec.role != Role::Bias)
+                         list.push_back({prefix + spec.name, kind, spec});
+                     });
   return list;
 }
 
-std::vector<StateTensor> list_average(const ModelConfig& config, Ema& ema) {
-  std::vector<StateTensor> list;
-  for (const auto& [spec, leaf] : list_parameters(config, ema.weights))
-    list.push_back({spec.name, leaf});
+std::vector<StateEntry> list_average(const ModelConfig& config) {
+  std::vector<StateEntry> list;
+  ModelParameters<int> unused;
+  visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
+    list.push_back({spec.name, StateKind::Average, spec});
+  });
   return list;
 }
 
-void save_tensors(const fs::path& path, const std::vector<StateTensor>& list) {
-  std::vector<NamedTensorView> views;
-  for (const StateTensor& t : list) views.push_back(NamedTensorView::of(t.name, *t.tensor));
-  write_safetensors(path, views);
+void save_tensors(const fs::path& path, const TrainState& state, StateTensors& tensors,
+                  const std::vector<StateEntry>& list) {
+  std::map<std::string, const StateEntry*> by_name;
+  std::vector<TensorDecl> decls;
+  for (const StateEntry& entry : list) {
+    by_name[entry.name] = &entry;
+    decls.push_back({entry.name, dtype_in(state, entry.kind, entry.spec), entry.spec.shape});
+  }
+  SafetensorsWriter writer(path, std::move(decls));
+  const std::vector<TensorDecl> order = writer.order();
+  for (const TensorDecl& decl : order) {
+    const StateEntry& entry = *by_name.at(decl.name);
+    const Tensor& tensor = tensors.get(entry.kind, entry.spec);
+    writer.write({static_cast<const std::byte*>(tensor.raw()), tensor.bytes()});
+  }
+  writer.finish();
 }
 
-void load_tensors(const fs::path& path, const std::vector<StateTensor>& list) {
+// Those of the list, out of a file that has `n_in_file`, to the tensors of the same visiting order.
+void load_tensors(const fs::path& path, const std::vector<StateEntry>& list, std::size_t n_in_file,
+                  const std::vector<Tensor*>& to) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  if (file.tensors().size() != list.size())
+  if (file.tensors().size() != n_in_file)
     throw FormatError(fmt::format("{}: holds {} tensors, but config.json beside it calls for {}",
-                                  path.string(), file.tensors().size(), list.size()));
-  for (const StateTensor& t : list) {
-    Tensor read = file.read(t.name);
-    if (read.dtype() != t.tensor->dtype() || read.shape() != t.tensor->shape())
-      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(), t.name,
-                                    name_of(read.dtype()), to_string(read.shape()),
-                                    name_of(t.tensor->dtype()), to_string(t.tensor->shape())));
-    *t.tensor = std::move(read);
+                                  path.string(), file.tensors().size(), n_in_file));
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    Tensor read = file.read(list[i].name);
+    if (read.dtype() != to[i]->dtype() || read.shape() != to[i]->shape())
+      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(),
+                                    list[i].name, name_of(read.dtype()), to_string(read.shape()),
+                                    name_of(to[i]->dtype()), to_string(to[i]->shape())));
+    *to[i] = std::move(read);
   }
   file.check_intact();
+}
+
+// The tensors that `list` was made of.
+std::vector<Tensor*> leaves(const ModelConfig& config, ModelParameters<Tensor>& parameters,
+                            bool biases) {
+  std::vector<Tensor*> list;
+  for (const auto& [spec, leaf] : list_parameters(config, parameters))
+    if (biases || spec.role != Role::Bias) list.push_back(leaf);
+  return list;
+}
+
+void load_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
+  std::vector<Tensor*> to = leaves(config, moments.first, false);
+  const std::vector<Tensor*> second = leaves(config, moments.second, false);
+  to.insert(to.end(), second.begin(), second.end());
+  load_tensors(path, list_moments(config), list_moments(config.whole()).size(), to);
 }
 
 // The average of a checkpoint, where its record tells of one.
@@ -78,7 +117,8 @@ std::optional<Ema> load_average(const fs::path& directory, const nlohmann::order
                                   (directory / kStateFile).string()));
   Ema ema = begin_ema(config, about["decay"].get<double>(),
                       about["dtype"] == "bf16" ? DType::BF16 : DType::F32);
-  load_tensors(directory / kAverageFile, list_average(config, ema));
+  load_tensors(directory / kAverageFile, list_average(config), list_average(config.whole()).size(),
+               leaves(config, ema.weights, true));
   return ema;
 }
 
@@ -127,14 +167,20 @@ TrainStateOf<double> begin_double_training(const ModelConfig& config,
   return state;
 }
 
-void save_checkpoint(const fs::path& target, TrainState& state, nlohmann::ordered_json record,
-                     const std::vector<fs::path>& copies) {
+void save_checkpoint(const fs::path& target, const TrainState& state, StateTensors& tensors,
+                     nlohmann::ordered_json record, const std::vector<fs::path>& copies) {
   AtomicDirectory directory(target);
-  save_model(directory.path(), state.config, state.masters, SaveDType::F32);
-  save_tensors(directory.path() / kOptimizerFile, list_moments(state.config, state.moments));
+  const ModelConfig whole = state.config.whole();
+  save_model(
+      directory.path(), whole,
+      [&](const ParameterSpec& spec) -> const Tensor& {
+        return tensors.get(StateKind::Master, spec);
+      },
+      SaveDType::F32);
+  save_tensors(directory.path() / kOptimizerFile, state, tensors, list_moments(whole));
   if (state.ema) {
-    save_tensors(directory.path() / kAverageFile, list_average(state.config, *state.ema));
-    const bool bf16 = state.ema->weights.lm_head.dtype() == DType::BF16;
+    save_tensors(directory.path() / kAverageFile, state, tensors, list_average(whole));
+    const bool bf16 = state.ema->matrices == DType::BF16;
     record["ema"] = {{"decay", state.ema->decay}, {"dtype", bf16 ? "bf16" : "fp32"}};
   }
   for (const fs::path& file : copies)
@@ -142,8 +188,7 @@ void save_checkpoint(const fs::path& target, TrainState& state, nlohmann::ordere
   record["format"] = kFormat;
   record["step"] = state.step;
   record["skipped"] = state.skipped;
-  record["moments"] = name_of(state.moments.first.norm.dtype() == DType::BF16 ? MomentType::Bf16
-                                                                              : MomentType::Fp32);
+  record["moments"] = name_of(state.moments.type);
   write_file_atomic(directory.path() / kStateFile, record.dump(1) + "\n");
   directory.commit();
 }
@@ -170,15 +215,15 @@ nlohmann::ordered_json read_checkpoint_record(const fs::path& directory) {
   return record;
 }
 
-TrainState load_checkpoint(const fs::path& directory, Compute compute, const TrainingForm& form) {
+TrainState load_checkpoint(const fs::path& directory, Compute compute, const TrainingForm& form,
+                           const HoldPart& hold) {
   const nlohmann::ordered_json record = read_checkpoint_record(directory);
   ModelConfig config;
-  ModelParameters<Tensor> masters = load_masters(directory, config);
-  TrainState state =
-      begin_training(config, std::move(masters),
-                     parse_moment_type(record["moments"].get_ref<const std::string&>()), compute,
-                     form);
-  load_tensors(directory / kOptimizerFile, list_moments(config, state.moments));
+  ModelParameters<Tensor> masters = load_masters(directory, config, hold);
+  TrainState state = begin_training(
+      config, std::move(masters),
+      parse_moment_type(record["moments"].get_ref<const std::string&>()), compute, form);
+  load_moments(directory / kOptimizerFile, config, state.moments);
   state.ema = load_average(directory, record, config);
   state.step = record["step"].get<std::int64_t>();
   state.skipped = record["skipped"].get<std::int64_t>();

@@ -15,13 +15,16 @@
 #include <string>
 #include <vector>
 
-#include "model/weights.h"
+#include "model/checkpoint.h"
 #include "train/ema.h"
 #include "train/optimizer.h"
 
 namespace minke {
 
-// All FP32 but moments and packed weights, or all double (`minke step`).
+class StateTensors;
+
+// All FP32 but moments and packed weights, or all double (`minke step`). Of several ranks each has
+// the part that its config says it holds (ModelConfig::held_experts, held_stages).
 template <class Real>
 struct TrainStateOf {
   ModelConfig config;
@@ -43,17 +46,19 @@ TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> mas
 TrainStateOf<double> begin_double_training(const ModelConfig& config,
                                            ModelParameters<Tensor> masters, MomentType moments);
 
-// Writes `state` as directory `target`. `record` is an object to which format, step and moments
-// are added; `copies` are files that are copied in (the tokenizer's).
-void save_checkpoint(const std::filesystem::path& target, TrainState& state,
-                     nlohmann::ordered_json record,
+// Writes `state` as directory `target`, with the tensors of its whole model. `record` is an object
+// to which format, step and moments are added; `copies` are files that are copied in (the
+// tokenizer's).
+void save_checkpoint(const std::filesystem::path& target, const TrainState& state,
+                     StateTensors& tensors, nlohmann::ordered_json record,
                      const std::vector<std::filesystem::path>& copies = {});
 
 // The record of save_checkpoint. FormatError when it is not one.
 nlohmann::ordered_json read_checkpoint_record(const std::filesystem::path& directory);
-// The state of save_checkpoint, bit for bit. FormatError naming file and tensor.
+// The state of save_checkpoint, bit for bit, or the part of it that `hold` says. FormatError naming
+// file and tensor.
 TrainState load_checkpoint(const std::filesystem::path& directory, Compute compute,
-                           const TrainingForm& form = {});
+                           const TrainingForm& form = {}, const HoldPart& hold = {});
 
 // The checkpoints of a run: DIR/step-N. Removing one is safe against being killed, too.
 class CheckpointDirectory {

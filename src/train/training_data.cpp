@@ -98,21 +98,25 @@ TrainingData load_training_data(const Recipe& recipe, const Tokenizer& tokenizer
   return data;
 }
 
-HeldOutLoss held_out_loss(const Model& model, const std::vector<HeldOutRows>& held_out,
+HeldOutLoss held_out_loss(StepForm& form, const std::vector<HeldOutRows>& held_out,
                           Index sequence_length, Index rows_at_once) {
-  HeldOutLoss result;
-  double rows = 0;
+  std::vector<LossRows> groups;
   for (const HeldOutRows& source : held_out) {
     const View2<const std::int32_t> tokens(source.tokens.data(),
                                            {source.rows, sequence_length + 1});
-    double sum = 0;
     for (Index begin = 0; begin < source.rows; begin += rows_at_once) {
       const Index n = std::min(rows_at_once, source.rows - begin);
-      DocumentStarts starts = source.starts;
-      if (!starts.empty())
-        starts = starts.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(n));
-      sum += evaluate_loss(model, tokens.rows(begin, n), starts) * static_cast<double>(n);
+      groups.push_back({tokens.rows(begin, n), starts_of_rows(source.starts, begin, n)});
     }
+  }
+  const std::vector<double> losses = form.losses(groups);
+  HeldOutLoss result;
+  double rows = 0;
+  std::size_t group = 0;
+  for (const HeldOutRows& source : held_out) {
+    double sum = 0;
+    for (Index begin = 0; begin < source.rows; begin += rows_at_once, ++group)
+      sum += losses[group] * static_cast<double>(groups[group].tokens.extent(0));
     result.loss += sum;
     result.bits_per_byte += sum / source.bytes_per_token / std::log(2.0);
     rows += static_cast<double>(source.rows);

@@ -7,15 +7,15 @@
 
 #include "data/document_transform.h"
 #include "data/packing.h"
-#include "model/weights.h"
 #include "train/recipe.h"
+#include "train/step_form.h"
 
 namespace minke {
 
 // Held-out rows of one source.
 struct HeldOutRows {
   std::string source;
-  std::vector<std::int32_t> tokens;        // [rows, T+1]
+  std::vector<std::int32_t> tokens;             // [rows, T+1]
   std::vector<std::vector<Index>> starts = {};  // of documents, with data.mask_documents
   Index rows = 0;
   double bytes_per_token = 0;  // of the source's held-out text, end-of-sentence counted
@@ -43,8 +43,8 @@ struct HeldOutLoss {
   double bits_per_byte = 0;  // likewise, by each source's bytes per token
   std::vector<std::pair<std::string, double>> by_source;  // nats a token
 };
-// `rows_at_once` rows go through the model together.
-HeldOutLoss held_out_loss(const Model& model, const std::vector<HeldOutRows>& held_out,
+// By form.losses, so collective. `rows_at_once` rows go through the model together.
+HeldOutLoss held_out_loss(StepForm& form, const std::vector<HeldOutRows>& held_out,
                           Index sequence_length, Index rows_at_once);
 
 }  // namespace minke

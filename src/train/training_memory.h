@@ -1,6 +1,6 @@
 // Memory of a training run, by kind.
 #pragma once
-#include "train/recipe.h"
+#include "train/training_layout.h"
 
 namespace minke {
 
@@ -10,10 +10,12 @@ struct TrainingMemory {
   double masters = 0, gradients = 0, moments = 0, products = 0, ema = 0, activations = 0;
   double total() const { return masters + gradients + moments + products + ema + activations; }
 };
-// Of one of `n_ranks`.
-TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config, int n_ranks = 1);
-// ConfigError when that of one rank is more than the machine has, swap included.
-void check_memory(const Recipe& recipe, const ModelConfig& config, int n_ranks = 1);
+// Of the rank with the most; `config` is of the whole model.
+TrainingMemory training_memory(const Recipe& recipe, const ModelConfig& config,
+                               const TrainingLayout& layout = {});
+// ConfigError when that is more than the machine has, swap included.
+void check_memory(const Recipe& recipe, const ModelConfig& config,
+                  const TrainingLayout& layout = {});
 
 // Bytes that a token keeps in all layers for the backward pass, in the recipe's compute and with
 // its recomputation; and what each setting of recompute saves (or would) of the bytes without it

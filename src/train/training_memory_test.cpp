@@ -89,5 +89,34 @@ TEST(TrainingMemory, Fp8KeepsLess) {
             0.7 * saved_bytes_per_token(recipe_of("bf16", {}), c));
 }
 
+// Experts alone: half of them, and all else. Stages: about half of the layers; dualpipe has all of
+// them on both ranks. Moments are divided by the replicas.
+TEST(TrainingMemory, ALayoutDividesTheModel) {
+  ModelConfig c = config_of(true);
+  c.num_hidden_layers = 6;
+  c.vocab_size = 2;
+  c.check("test");
+  Recipe recipe;
+  recipe.data.batch_size = 8;
+  recipe.data.micro_batch = 1;
+  const TrainingMemory alone = training_memory(recipe, c);
+  const auto of = [&](const ParallelRecipe& parallel, int n_ranks) {
+    return training_memory(recipe, c, layout_of(parallel, n_ranks));
+  };
+  ModelConfig half = c;
+  half.held_experts = ExpertRange{0, c.n_routed_experts / 2};
+  const TrainingMemory experts = of({.experts = 2}, 2);
+  EXPECT_EQ(experts.masters, 4 * static_cast<double>(count_parameters(half).total));
+  EXPECT_EQ(experts.moments, alone.moments / 2);
+  for (const char* schedule : {"1f1b", "dualpipev"}) {
+    const TrainingMemory stage = of({.pipeline = 2, .schedule = schedule}, 2);
+    EXPECT_NEAR(stage.masters, alone.masters / 2, 0.2 * alone.masters) << schedule;
+    EXPECT_GE(stage.moments, alone.moments / 2) << schedule;
+  }
+  const TrainingMemory both = of({.pipeline = 2, .schedule = "dualpipe"}, 2);
+  EXPECT_EQ(both.masters, alone.masters);
+  EXPECT_EQ(both.moments, alone.moments / 2);
+}
+
 }  // namespace
 }  // namespace minke

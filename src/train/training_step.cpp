@@ -46,6 +46,7 @@ void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& setting
 template <class Real>
 void finish_update(TrainStateOf<Real>& state, double gamma, const PassResult& result) {
   for (const MoeLayerRecord& layer : result.moe) {
+    if (!state.config.holds_layer(layer.layer)) continue;
     Tensor& bias = router_bias(state.config, state.masters, layer.layer);
     update_bias(gamma, layer.load, bias.v1<Real>());
   }

@@ -36,8 +36,8 @@ template <class Real>
 void apply_gradients(TrainStateOf<Real>& state, const OptimizerSettings& settings, double gamma,
                      const PassResult& result, double norm);
 
-// What follows the update of the masters: biases by the loads of `result`, packed weights, moving
-// average; state.step grows by one.
+// What follows the update of the masters: biases of the layers held here by the loads of `result`,
+// packed weights, moving average; state.step grows by one.
 template <class Real>
 void finish_update(TrainStateOf<Real>& state, double gamma, const PassResult& result);
 
@@ -50,7 +50,8 @@ std::int64_t next_update(const TrainStateOf<Real>& state) {
 // A step without update: the gradients are dropped, state.step and state.skipped grow by one.
 void skip_step(TrainState& state);
 
-// The bias vector of MoE layer `layer` (index in the published names, MTP modules included).
+// The bias vector of MoE layer `layer` (index in the published names, MTP modules included), which
+// must be held.
 Tensor& router_bias(const ModelConfig& config, ModelParameters<Tensor>& parameters, Index layer);
 
 // The largest expert load over the mean, worst of all layers.

@@ -1,0 +1,182 @@
+// Whole runs on meshes of pipeline x expert x data, ranks as threads: files and figures of every
+// layout and schedule are those of one rank.
+#include <limits>
+#include <memory>
+
+#include "parallel/thread_ranks.h"
+#include "train/small_run.h"
+
+namespace minke {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int kSteps = 3;
+
+struct Layout {
+  int pipeline, experts, ranks;
+  const char* schedule = "dualpipe";
+};
+std::string name_of(const Layout& l) {
+  return std::to_string(l.pipeline) + "x" + std::to_string(l.experts) + "x" +
+         std::to_string(l.ranks / l.pipeline / l.experts) + "-" + l.schedule;
+}
+
+class LayoutTraining : public TrainingRun {
+ protected:
+  // Eight stages are possible: dualpipev on four ranks. The fixed order, FP32, MTP modules that
+  // read the embedding, documents that begin within rows, an average of the weights.
+  Recipe recipe_for(const std::string& out, const Layout& layout,
+                    const std::vector<std::string>& more = {}) {
+    std::vector<std::string> changes{"compute=fp32",
+                                     "steps=3",
+                                     "model.num_hidden_layers=7",
+                                     "model.n_routed_experts=8",
+                                     "data.batch_size=16",
+                                     "data.micro_batch=1",
+                                     "data.mask_documents=true",
+                                     "record_loads_every=1",
+                                     "ema.decay=0.9",
+                                     "checkpoint.minutes=0",
+                                     "checkpoint.every=1",
+                                     "parallel.reduction=fixed",
+                                     "parallel.pipeline=" + std::to_string(layout.pipeline),
+                                     "parallel.experts=" + std::to_string(layout.experts),
+                                     std::string("parallel.schedule=") + layout.schedule};
+    changes.insert(changes.end(), more.begin(), more.end());
+    return recipe(out, changes);
+  }
+
+  static void run_on(const Layout& layout, const Recipe& recipe, const RunOptions& options = {}) {
+    run_ranks(layout.ranks,
+              [&](Communicator& ranks) {
+                RunOptions own = options;
+                own.ranks = &ranks;
+                run_training(recipe, own, [] { return false; });
+              },
+              {.rendezvous = true});
+  }
+  void run_on(const Layout& layout, const std::vector<std::string>& more = {}) {
+    run_on(layout, recipe_for(name_of(layout), layout, more));
+  }
+  static std::string error_on(const Layout& layout, const Recipe& recipe,
+                              const RunOptions& options = {}) {
+    try {
+      run_on(layout, recipe, options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  // Figures but for those that stages of a pipeline do not have.
+  std::string figures(const std::string& out) const {
+    std::istringstream lines(metrics(out));
+    std::string text;
+    for (std::string line; std::getline(lines, line);) {
+      Json json = Json::parse(line);
+      json.erase("mtp_acceptance");
+      text += json.dump() + "\n";
+    }
+    return text;
+  }
+
+  void expect_same(const std::string& have, const std::string& want) const {
+    const auto same_file = [&](const fs::path& file) {
+      EXPECT_TRUE(read_file(dir_ / (have + file.string())) ==
+                  read_file(dir_ / (want + file.string())))
+          << have << ": " << file.string();
+    };
+    EXPECT_EQ(figures(have), figures(want));
+    const std::string checkpoint = ".run/checkpoints/step-" + std::to_string(kSteps);
+    for (const char* file : {"model", "optimizer", "ema"})
+      same_file(checkpoint + "/" + file + ".safetensors");
+    same_file("/model.safetensors");
+  }
+};
+
+TEST_F(LayoutTraining, EveryLayoutAndScheduleOnThreadsMakesTheBytesOfOneRank) {
+  const Layout one{1, 1, 1};
+  run(recipe_for("one", one));
+  std::vector<Layout> layouts{{1, 4, 4}, {1, 2, 4}};
+  for (const char* schedule : {"1f1b", "zb1p", "dualpipe", "dualpipev"})
+    for (Layout layout : {Layout{2, 1, 2}, Layout{4, 1, 4}, Layout{2, 2, 4}, Layout{2, 2, 8}}) {
+      layout.schedule = schedule;
+      layouts.push_back(layout);
+    }
+  for (const Layout& layout : layouts) {
+    run_on(layout);
+    expect_same(name_of(layout), "one");
+    fs::remove_all(dir_ / (name_of(layout) + ".run"));
+  }
+}
+
+TEST_F(LayoutTraining, ACheckpointOnThreadsGoesOnInAnotherLayout) {
+  const Layout first{2, 2, 4}, layouts[] = {{1, 1, 1}, {4, 1, 4, "zb1p"}, {1, 2, 4}};
+  run(recipe_for("one", {1, 1, 1}));
+  for (const Layout& then : layouts) {
+    const std::string out = "to" + name_of(then);
+    run_on(first, recipe_for(out, first), {.stop_after = 2});
+    run_on(then, recipe_for(out, then), {.resume = Resume::Must, .stop_after = {}});
+    expect_same(out, "one");
+  }
+}
+
+TEST_F(LayoutTraining, CountsAndLossesOfFp8OnThreadsAreThoseOfOneRank) {
+  const std::vector<std::string> fp8{"compute=fp8", "optimizer.moments=fp32"};
+  run(recipe_for("one", {1, 1, 1}, fp8));
+  run_on({1, 4, 4}, fp8);
+  expect_same(name_of({1, 4, 4}), "one");
+}
+
+// Own micro-batches first, stages and shares of experts each for itself: sums rounded otherwise.
+TEST_F(LayoutTraining, TheFastOrderOnThreadsDiffersByRoundingAlone) {
+  const std::vector<std::string> fast{"parallel.reduction=fast", "steps=1"};
+  run(recipe_for("one", {1, 1, 1}, fast));
+  const Layout layout{2, 2, 4};
+  run_on(layout, fast);
+  const Json one = lines_with("one", "grad_norm").at(0),
+             four = lines_with(name_of(layout), "grad_norm").at(0);
+  const double norm = one["grad_norm"].get<double>();
+  EXPECT_NEAR(four["grad_norm"].get<double>(), norm, 2e-6 * norm);
+  EXPECT_EQ(four["loss"], one["loss"]);
+}
+
+// 2 % of the loss for rows in FP8, 1/32 of it in BF16 (parallel/spread_experts_test.cpp).
+TEST_F(LayoutTraining, RoundedDispatchOnThreadsStaysNear) {
+  run(recipe_for("one", {1, 1, 1}));
+  const Layout layout{2, 2, 4};
+  for (const auto& [dispatch, rounding] : {std::pair{"bf16", 1.0 / 32}, std::pair{"fp8", 1.0}}) {
+    run_on(layout, recipe_for(dispatch, layout, {std::string("parallel.dispatch=") + dispatch}));
+    const auto want = lines_with("one", "loss"), have = lines_with(dispatch, "loss");
+    ASSERT_EQ(have.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      const double loss = want[i]["loss"]["main"].get<double>();
+      EXPECT_NEAR(have[i]["loss"]["main"].get<double>(), loss, 0.02 * rounding * loss);
+      EXPECT_NE(have[i]["loss"]["main"], want[i]["loss"]["main"]);
+    }
+  }
+}
+
+// The gradient is on one stage alone; all judge alike, and name the tensor.
+TEST_F(LayoutTraining, AFaultOfOneStageOnThreadsIsNamedByAll) {
+  const Layout layout{2, 2, 4};
+  const auto fault = [](std::int64_t made, const auto& gradients) {
+    Tensor* o_proj = gradient_of(gradients, "model.layers.5.self_attn.o_proj.weight");
+    if (made == 1 && o_proj) o_proj->flat()(7) = std::numeric_limits<float>::quiet_NaN();
+  };
+  run_on(layout, recipe_for("skips", layout, {"guard.not_finite=skip"}),
+         {.stop_after = {}, .on_gradients = fault});
+  const auto events = lines_with("skips", "event");
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0]["tensor"], "model.layers.5.self_attn.o_proj.weight");
+  EXPECT_EQ(lines_with("skips", "grad_norm").size(), 2u);  // of 3 steps
+  const std::string error =
+      error_on(layout, recipe_for("stops", layout), {.stop_after = {}, .on_gradients = fault});
+  EXPECT_NE(error.find("step 2: the gradient model.layers.5.self_attn.o_proj.weight[7]"),
+            std::string::npos)
+      << error;
+  EXPECT_EQ(CheckpointDirectory(dir_ / "stops.run" / "checkpoints").newest_whole(), 1);
+}
+
+}  // namespace
+}  // namespace minke
