@@ -318,12 +318,7 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
       add(mtp_prefix(config, k) + "shared_head.head.weight", head.shape, {head, wanted});
     }
 
-  ModelConfig saved = config;
-  saved.torch_dtype = dtype == SaveDType::F32 ? "float32" : "bfloat16";
-  saved.quantization.reset();
-  saved.int4.reset();
-  if (dtype == SaveDType::Fp8) saved.quantization = Fp8Quantization{};
-  saved.save(directory);
+  save_config(directory, config, dtype);
   ShardedWriter writer(directory, order);
   const std::vector<TensorDecl> decls = writer.order();
   for (const TensorDecl& decl : decls) {
@@ -341,6 +336,16 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
       directory, config,
       [&](const ParameterSpec& spec) -> const Tensor& { return *by_name.at(spec.name); }, dtype,
       shared_copies);
+}
+
+void save_config(const std::filesystem::path& directory, const ModelConfig& config,
+                 SaveDType dtype) {
+  ModelConfig saved = config;
+  saved.torch_dtype = dtype == SaveDType::F32 ? "float32" : "bfloat16";
+  saved.quantization.reset();
+  saved.int4.reset();
+  if (dtype == SaveDType::Fp8) saved.quantization = Fp8Quantization{};
+  saved.save(directory);
 }
 
 CheckpointSummary summarize_checkpoint(const std::filesystem::path& directory) {

@@ -50,6 +50,10 @@ using MasterSource = std::function<const Tensor&(const ParameterSpec&)>;
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 const MasterSource& master_of, SaveDType dtype, bool shared_copies = false);
 
+// config.json alone, as save_model writes it.
+void save_config(const std::filesystem::path& directory, const ModelConfig& config,
+                 SaveDType dtype);
+
 // What a directory holds, before anything is loaded (minke info --model).
 struct CheckpointSummary {
   ModelConfig config;

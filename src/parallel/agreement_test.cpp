@@ -45,5 +45,17 @@ TEST(AgreementThreads, WhatRankZeroRefusesTheOthersDoNotTry) {
   EXPECT_EQ(tried, 1);
 }
 
+// Also where ranks have nothing to say.
+TEST(AgreementThreads, TextsGoToTheFirstAndToAll) {
+  run_ranks(3, [](Communicator& ranks) {
+    const std::string own(static_cast<std::size_t>(5 * (ranks.rank() % 2)), 'x');
+    const std::vector<std::string> texts = gather_texts(ranks, own);
+    const std::vector<std::string> all{"", "xxxxx", ""}, none;
+    EXPECT_EQ(texts, ranks.rank() == 0 ? all : none);
+    EXPECT_EQ(broadcast_text(ranks, own, 1), "xxxxx");
+    EXPECT_EQ(broadcast_text(ranks, own, 2), "");
+  });
+}
+
 }  // namespace
 }  // namespace minke

@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "parallel/agreement.h"
+
 namespace minke {
 namespace {
 
@@ -57,14 +59,8 @@ Fault fault_of(const std::string& text) {
 std::optional<Fault> agreed_fault(Communicator& ranks, const std::optional<Fault>& own) {
   const Claim first = first_claim(ranks, own);
   if (first.cause == Claim{}.cause) return std::nullopt;
-  std::string text = ranks.rank() == first.rank ? text_of(*own) : "";
-  std::uint64_t size = text.size();
-  Request request = ranks.broadcast(std::as_writable_bytes(std::span(&size, 1)), first.rank);
-  wait(request);
-  text.resize(size);
-  request = ranks.broadcast(std::as_writable_bytes(std::span(text)), first.rank);
-  wait(request);
-  return fault_of(text);
+  const std::string text = ranks.rank() == first.rank ? text_of(*own) : "";
+  return fault_of(broadcast_text(ranks, text, first.rank));
 }
 
 }  // namespace minke

@@ -111,7 +111,7 @@ class Run {
       output_.finish_progress();
       save();
     }
-    if (state_.step >= total) form_->with_tensors([&](StateTensors& tensors) { finish(tensors); });
+    if (state_.step >= total) form_->with_weights([&](StateTensors& tensors) { finish(tensors); });
   }
 
  private:
@@ -396,19 +396,19 @@ class Run {
   fs::path save() {
     const fs::path target = checkpoints_.path_of(state_.step);
     ranks_.set_progress(state_.step, "checkpoint");
-    form_->with_tensors([&](StateTensors& tensors) { write_checkpoint(target, tensors); });
+    form_->with_part([&](const StatePart& part) { write_checkpoint(target, part); });
     ranks_.barrier();  // whoever goes on, or ends the run, leaves a checkpoint behind
     last_saved_ = Clock::now();
     return target;
   }
 
-  void write_checkpoint(const fs::path& target, StateTensors& tensors) {
+  void write_checkpoint(const fs::path& target, const StatePart& part) {
     Json record = {{"recipe", options_to_json(OptionList(recipe_))}, {"data", to_json(position_)}};
     record["guard"] = guard_.to_json();
     record["held_out"] = held_out_ ? Json(*held_out_) : Json(nullptr);
-    save_checkpoint(target, state_, tensors, std::move(record),
+    save_checkpoint(ranks_, target, state_, part, std::move(record),
                     tokenizer_files(recipe_.data.tokenizer));
-    checkpoints_.prune(recipe_.checkpoint.keep);
+    if (is_first()) checkpoints_.prune(recipe_.checkpoint.keep);
   }
 
   void finish(StateTensors& tensors) {

@@ -43,10 +43,10 @@ struct RunOptions {
 // step, tensor and data position, as the recipe's guard says.
 //
 // With several ranks (train/ranked_step.h) `stop` is asked at the beginning of each step, and yes
-// on one of them stops all. Each reads the text, and its part of the checkpoint, itself; rank 0
-// alone prints and writes files, from tensors that come one by one from the ranks that hold them.
-// It alone throws what all ranks found alike; the others then
-// get RankFailure. Interrupted is thrown on all of them.
+// on one of them stops all. Each reads the text, and reads and writes its part of checkpoints,
+// itself; rank 0 alone prints and writes what else there is, the finished model from tensors that
+// come one by one from the ranks that hold them. It alone throws what all ranks found alike; the
+// others then get RankFailure. Interrupted is thrown on all of them.
 void run_training(const Recipe& recipe, const RunOptions& options, FunctionRef<bool()> stop);
 
 // Where the files of a run lie.

@@ -141,11 +141,17 @@ class RankedStep final : public StepForm {
     replicas_.release_average();
   }
 
-  void with_tensors(FunctionRef<void(StateTensors&)> f) override {
+  void with_part(FunctionRef<void(const StatePart&)> f) override {
     replicas_.gather_moments();
     if (state_.ema) replicas_.gather_average();
-    with_spread_tensors(world_, settings_.layout, state_, f);
+    f(own_part(settings_.layout, state_.config.whole(), world_.rank()));
     replicas_.release_moments();
+    if (state_.ema) replicas_.release_average();
+  }
+
+  void with_weights(FunctionRef<void(StateTensors&)> f) override {
+    if (state_.ema) replicas_.gather_average();
+    with_spread_tensors(world_, settings_.layout, state_, f);
     if (state_.ema) replicas_.release_average();
   }
 

@@ -34,6 +34,23 @@ std::map<std::string, int> first_ranks(const TrainingLayout& layout, const Model
   return ranks;
 }
 
+}  // namespace
+
+StatePart own_part(const TrainingLayout& layout, const ModelConfig& whole, int rank) {
+  StatePart part{.number = -1, .n_parts = 0, .names = std::set<std::string>()};
+  std::set<int> writers;
+  for (const auto& [name, first] : first_ranks(layout, whole)) {
+    writers.insert(first);
+    if (first == rank) part.names->insert(name);
+  }
+  part.n_parts = static_cast<int>(writers.size());
+  if (const auto own = writers.find(rank); own != writers.end())
+    part.number = static_cast<int>(std::distance(writers.begin(), own));
+  return part;
+}
+
+namespace {
+
 // On rank 0.
 class AskedTensors final : public StateTensors {
  public:

@@ -1,5 +1,5 @@
 // The tensors of a training state, asked for one by one when they are written: from the memory of
-// one rank, or from the ranks that hold parts of the model (train/spread_tensors.h).
+// this rank, or from the ranks that hold parts of the model (train/spread_tensors.h).
 #pragma once
 #include <map>
 #include <string>

@@ -28,7 +28,8 @@ class OneRankStep final : public StepForm {
     return losses;
   }
   void with_average(FunctionRef<void()> f) override { with_average_of(state_, f); }
-  void with_tensors(FunctionRef<void(StateTensors&)> f) override {
+  void with_part(FunctionRef<void(const StatePart&)> f) override { f({}); }
+  void with_weights(FunctionRef<void(StateTensors&)> f) override {
     LocalTensors tensors(state_);
     f(tensors);
   }

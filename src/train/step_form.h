@@ -12,7 +12,7 @@
 #include <memory>
 #include <span>
 
-#include "train/state_tensors.h"
+#include "train/state_files.h"
 #include "train/training_step.h"
 
 namespace minke {
@@ -44,8 +44,10 @@ class StepForm {
   virtual std::vector<double> losses(std::span<const LossRows> groups) = 0;
   // f() while the moving average takes the place of the weights that products read.
   virtual void with_average(FunctionRef<void()> f) = 0;
-  // f(the tensors of the whole state) on rank 0, to be written.
-  virtual void with_tensors(FunctionRef<void(StateTensors&)> f) = 0;
+  // f(what this rank writes of the state) on every rank; those tensors are whole in the meantime.
+  virtual void with_part(FunctionRef<void(const StatePart&)> f) = 0;
+  // f(the weights and the average of the whole model) on rank 0, to be written.
+  virtual void with_weights(FunctionRef<void(StateTensors&)> f) = 0;
 
   // By this rank so far, on communicators of the form's own.
   virtual std::uint64_t bytes_sent() const = 0;

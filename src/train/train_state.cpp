@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -11,8 +10,8 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "io/safetensors.h"
-#include "train/state_tensors.h"
+#include "parallel/agreement.h"
+#include "train/state_files.h"
 
 namespace minke {
 namespace {
@@ -20,91 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kFormat = "minke-train-state-1";
 constexpr const char* kStateFile = "train_state.json";
-constexpr const char* kOptimizerFile = "optimizer.safetensors";
-constexpr const char* kAverageFile = "ema.safetensors";
 constexpr const char* kRemoving = "removing-";
 constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 60;  // as many as a recipe may have
-
-// A tensor of a state file: its name there, and what it is.
-struct StateEntry {
-  std::string name;
-  StateKind kind;
-  ParameterSpec spec;
-};
-// m.NAME and v.NAME of every tensor that has moments.
-std::vector<StateEntry> list_moments(const ModelConfig& config) {
-  std::vector<StateEntry> list;
-  ModelParameters<int> unused;
-  for (const auto& [prefix, kind] :
-       {std::pair{"m.", StateKind::FirstMoment}, std::pair{"v.", StateKind::SecondMoment}})
-    visit_parameters(config, unused,
-                     [&, prefix = prefix, kind = kind](const ParameterSpec& spec, int&) {
-                       if (spec.role != Role::Bias)
-                         list.push_back({prefix + spec.name, kind, spec});
-                     });
-  return list;
-}
-
-std::vector<StateEntry> list_average(const ModelConfig& config) {
-  std::vector<StateEntry> list;
-  ModelParameters<int> unused;
-  visit_parameters(config, unused, [&](const ParameterSpec& spec, int&) {
-    list.push_back({spec.name, StateKind::Average, spec});
-  });
-  return list;
-}
-
-void save_tensors(const fs::path& path, const TrainState& state, StateTensors& tensors,
-                  const std::vector<StateEntry>& list) {
-  std::map<std::string, const StateEntry*> by_name;
-  std::vector<TensorDecl> decls;
-  for (const StateEntry& entry : list) {
-    by_name[entry.name] = &entry;
-    decls.push_back({entry.name, dtype_in(state, entry.kind, entry.spec), entry.spec.shape});
-  }
-  SafetensorsWriter writer(path, std::move(decls));
-  const std::vector<TensorDecl> order = writer.order();
-  for (const TensorDecl& decl : order) {
-    const StateEntry& entry = *by_name.at(decl.name);
-    const Tensor& tensor = tensors.get(entry.kind, entry.spec);
-    writer.write({static_cast<const std::byte*>(tensor.raw()), tensor.bytes()});
-  }
-  writer.finish();
-}
-
-// Those of the list, out of a file that has `n_in_file`, to the tensors of the same visiting order.
-void load_tensors(const fs::path& path, const std::vector<StateEntry>& list, std::size_t n_in_file,
-                  const std::vector<Tensor*>& to) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  if (file.tensors().size() != n_in_file)
-    throw FormatError(fmt::format("{}: holds {} tensors, but config.json beside it calls for {}",
-                                  path.string(), file.tensors().size(), n_in_file));
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    Tensor read = file.read(list[i].name);
-    if (read.dtype() != to[i]->dtype() || read.shape() != to[i]->shape())
-      throw FormatError(fmt::format("{}: {} is {} {}, but must be {} {}", path.string(),
-                                    list[i].name, name_of(read.dtype()), to_string(read.shape()),
-                                    name_of(to[i]->dtype()), to_string(to[i]->shape())));
-    *to[i] = std::move(read);
-  }
-  file.check_intact();
-}
-
-// The tensors that `list` was made of.
-std::vector<Tensor*> leaves(const ModelConfig& config, ModelParameters<Tensor>& parameters,
-                            bool biases) {
-  std::vector<Tensor*> list;
-  for (const auto& [spec, leaf] : list_parameters(config, parameters))
-    if (biases || spec.role != Role::Bias) list.push_back(leaf);
-  return list;
-}
-
-void load_moments(const fs::path& path, const ModelConfig& config, Moments& moments) {
-  std::vector<Tensor*> to = leaves(config, moments.first, false);
-  const std::vector<Tensor*> second = leaves(config, moments.second, false);
-  to.insert(to.end(), second.begin(), second.end());
-  load_tensors(path, list_moments(config), list_moments(config.whole()).size(), to);
-}
 
 // The average of a checkpoint, where its record tells of one.
 std::optional<Ema> load_average(const fs::path& directory, const nlohmann::ordered_json& record,
@@ -117,8 +33,7 @@ std::optional<Ema> load_average(const fs::path& directory, const nlohmann::order
                                   (directory / kStateFile).string()));
   Ema ema = begin_ema(config, about["decay"].get<double>(),
                       about["dtype"] == "bf16" ? DType::BF16 : DType::F32);
-  load_tensors(directory / kAverageFile, list_average(config), list_average(config.whole()).size(),
-               leaves(config, ema.weights, true));
+  read_average(directory, config, ema);
   return ema;
 }
 
@@ -167,22 +82,22 @@ TrainStateOf<double> begin_double_training(const ModelConfig& config,
   return state;
 }
 
-void save_checkpoint(const fs::path& target, const TrainState& state, StateTensors& tensors,
-                     nlohmann::ordered_json record, const std::vector<fs::path>& copies) {
-  AtomicDirectory directory(target);
-  const ModelConfig whole = state.config.whole();
-  save_model(
-      directory.path(), whole,
-      [&](const ParameterSpec& spec) -> const Tensor& {
-        return tensors.get(StateKind::Master, spec);
-      },
-      SaveDType::F32);
-  save_tensors(directory.path() / kOptimizerFile, state, tensors, list_moments(whole));
-  if (state.ema) {
-    save_tensors(directory.path() / kAverageFile, state, tensors, list_average(whole));
-    const bool bf16 = state.ema->matrices == DType::BF16;
-    record["ema"] = {{"decay", state.ema->decay}, {"dtype", bf16 ? "bf16" : "fp32"}};
-  }
+void save_checkpoint(Communicator& ranks, const fs::path& target, TrainState& state,
+                     const StatePart& part, nlohmann::ordered_json record,
+                     const std::vector<fs::path>& copies) {
+  std::optional<AtomicDirectory> atomic;
+  if (ranks.rank() == 0) atomic.emplace(target);
+  const fs::path path = broadcast_text(ranks, atomic ? atomic->path().string() : "", 0);
+  const nlohmann::json wrote = part.number < 0 ? nlohmann::json() : write_part(path, state, part);
+  std::vector<nlohmann::json> parts;
+  for (const std::string& text : gather_texts(ranks, wrote.is_null() ? "" : wrote.dump()))
+    if (!text.empty()) parts.push_back(nlohmann::json::parse(text));
+  if (!atomic) return;
+  AtomicDirectory& directory = *atomic;
+  finish_parts(directory, state, parts);
+  if (state.ema)
+    record["ema"] = {{"decay", state.ema->decay},
+                     {"dtype", state.ema->matrices == DType::BF16 ? "bf16" : "fp32"}};
   for (const fs::path& file : copies)
     write_file_atomic(directory.path() / file.filename(), read_file(file));
   record["format"] = kFormat;
@@ -223,7 +138,7 @@ TrainState load_checkpoint(const fs::path& directory, Compute compute, const Tra
   TrainState state = begin_training(
       config, std::move(masters),
       parse_moment_type(record["moments"].get_ref<const std::string&>()), compute, form);
-  load_moments(directory / kOptimizerFile, config, state.moments);
+  read_moments(directory, config, state.moments);
   state.ema = load_average(directory, record, config);
   state.step = record["step"].get<std::int64_t>();
   state.skipped = record["skipped"].get<std::int64_t>();

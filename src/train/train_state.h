@@ -5,6 +5,7 @@
 //   config.json, model.safetensors   a model directory, the masters exact in FP32
 //   optimizer.safetensors            m.NAME and v.NAME, BF16 or FP32 as they are in memory
 //   ema.safetensors                  the moving average by its names, of runs that keep one
+//                                    (all in several files where several ranks write them)
 //   train_state.json                 step, and what the caller adds (data position, recipe)
 //   manifest.json                    sizes and hashes, written last
 #pragma once
@@ -16,12 +17,13 @@
 #include <vector>
 
 #include "model/checkpoint.h"
+#include "parallel/communicator.h"
 #include "train/ema.h"
 #include "train/optimizer.h"
 
 namespace minke {
 
-class StateTensors;
+struct StatePart;
 
 // All FP32 but moments and packed weights, or all double (`minke step`). Of several ranks each has
 // the part that its config says it holds (ModelConfig::held_experts, held_stages).
@@ -46,11 +48,12 @@ TrainState begin_training(const ModelConfig& config, ModelParameters<Tensor> mas
 TrainStateOf<double> begin_double_training(const ModelConfig& config,
                                            ModelParameters<Tensor> masters, MomentType moments);
 
-// Writes `state` as directory `target`, with the tensors of its whole model. `record` is an object
-// to which format, step and moments are added; `copies` are files that are copied in (the
-// tokenizer's).
-void save_checkpoint(const std::filesystem::path& target, const TrainState& state,
-                     StateTensors& tensors, nlohmann::ordered_json record,
+// Collective. Writes the state as directory `target`: each rank its part (train/state_files.h),
+// rank 0 the rest. `record` is an object to which format, step and moments are added; `copies` are
+// files that are copied in (the tokenizer's). On ranks other than 0 the directory may still be
+// partial.
+void save_checkpoint(Communicator& ranks, const std::filesystem::path& target, TrainState& state,
+                     const StatePart& part, nlohmann::ordered_json record,
                      const std::vector<std::filesystem::path>& copies = {});
 
 // The record of save_checkpoint. FormatError when it is not one.
