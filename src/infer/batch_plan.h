@@ -12,6 +12,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "model/cached_forward.h"
 
@@ -44,7 +45,7 @@ struct PlannedPiece {
 };
 struct StepPlan {
   BlockVector<PlannedPiece> pieces;    // of the sequences that run, oldest first
-  BlockVector<std::size_t> preempted;  // youngest first
+  std::vector<std::size_t> preempted;  // youngest first
   bool stuck = false;  // the oldest is alone and all pages are not enough for it to go on
 };
 // `running` is ordered by age, the oldest first.
