@@ -23,10 +23,11 @@ WITHIN = 0.02
 def measured(bench, ranks):
     """Bytes a token of every step."""
     out = bench.directory / f"ranks-{ranks}"
-    subprocess.run(
+    done = subprocess.run(
         ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), bench.minke, "--threads", "1", "train",
-         bench.directory / "recipe.json", "--out", out, "--steps", str(STEPS)],
-        env={**os.environ, **MPI_SETTINGS}, check=True, capture_output=True, timeout=240)
+         bench.directory / "recipe.json", "--out", out],
+        env={**os.environ, **MPI_SETTINGS}, capture_output=True, text=True, check=False, timeout=240)
+    check(done.returncode == 0, f"{ranks} ranks: exit status {done.returncode}: {done.stderr}")
     lines = [json.loads(line) for line in pathlib.Path(f"{out}.run/metrics.jsonl").read_text().splitlines()]
     return out, [line["sent_bytes_per_token"] for line in lines if "loss" in line]
 
@@ -45,7 +46,9 @@ def run(minke, directory, all_ranks):
     path = directory / "recipe.json"
     recipe = json.loads(path.read_text())
     recipe["data"].update(batch_size=ROWS, micro_batch=1, sequence_length=SEQUENCE)
-    recipe["batch_ramp"]["from"] = 0
+    recipe.pop("batch_ramp")
+    recipe["steps"] = STEPS
+    recipe["optimizer"] = {"lr": 0.001, "warmup_steps": 0}
     recipe["parallel"] = {"reduction": "fast", "timeout_seconds": 120}
     path.write_text(json.dumps(recipe))
     for ranks in all_ranks:

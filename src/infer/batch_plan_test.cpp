@@ -65,13 +65,13 @@ TEST(BatchPlan, PreemptsTheYoungestForTheOldest) {
   PlanLimits limits = kRoomy;
   limits.available_pages = 0;
   const StepPlan plan = plan_step(running, limits);
-  EXPECT_EQ(plan.preempted, BlockVector<std::size_t>{2});
+  EXPECT_EQ(plan.preempted, std::vector<std::size_t>{2});
   EXPECT_EQ(plan.pieces.size(), 2u);
   EXPECT_FALSE(plan.stuck);
 
   const PlannedSequence two[] = {decoding(60, 1), decoding(60, 5)};  // the younger needs a page
   const StepPlan self = plan_step(two, limits);
-  EXPECT_EQ(self.preempted, BlockVector<std::size_t>{1});
+  EXPECT_EQ(self.preempted, std::vector<std::size_t>{1});
   EXPECT_EQ(self.pieces.size(), 1u);
 
   const PlannedSequence alone[] = {decoding(60, 5)};
