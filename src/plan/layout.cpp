@@ -70,6 +70,12 @@ Recompute Layout::recomputed() const {
   throw ConfigError("recompute is '" + recompute + "', but must be one of none, selective, full");
 }
 
+double Layout::synchronised_bytes(bool routed_expert) const {
+  constexpr double kGradient = 4;
+  if (gather == "fp32") return kGradient + 4;
+  return kGradient + (routed_expert && fp8 ? 1 : 2);
+}
+
 std::string Layout::flags() const {
   std::string text = fmt::format(
       "--pipeline {} --expert {} --data {} --micro-batches {} --micro-batch {} --sequence {} "
@@ -77,6 +83,7 @@ std::string Layout::flags() const {
       pipeline, expert, data, micro_batches, micro_batch, sequence, schedule, recompute);
   if (!fp8) text += " --no-fp8";
   if (!mtp) text += " --no-mtp";
+  if (gather != "compute") text += " --gather " + gather;
   if (!layers_per_stage.empty())
     text += fmt::format(" --layers-per-stage {}", fmt::join(layers_per_stage, ","));
   return text;

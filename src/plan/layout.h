@@ -36,6 +36,7 @@ struct Layout {
   std::string recompute = "selective";
   bool fp8 = true;
   bool mtp = true;
+  std::string gather = "compute";
   std::vector<std::int64_t> layers_per_stage = {};  // empty: evenly
 
   template <class Visitor>
@@ -53,6 +54,10 @@ struct Layout {
     field("recompute", recompute, "in the backward pass", one_of({"none", "selective", "full"}));
     field("fp8", fp8, "products, exchange and kept activations in FP8");
     field("mtp", mtp, "with the model's MTP modules");
+    field("gather", gather,
+          "weights that ZeRO-1 sends back: compute, as products read them (BF16; experts FP8 with "
+          "fp8), or fp32, as minke train",
+          one_of({"compute", "fp32"}));
     field("layers-per-stage", layers_per_stage,
           "layers of each stage, with commas; default: evenly, the first ones one more");
   }
@@ -67,6 +72,8 @@ struct Layout {
   double tokens_per_step() const {
     return static_cast<double>(batch_sequences()) * static_cast<double>(sequence);
   }
+  // Bytes of a parameter that ZeRO-1 moves once a step: its gradient in FP32, and its weight back.
+  double synchronised_bytes(bool routed_expert) const;
   Index micro_batch_tokens() const { return micro_batch * sequence; }
   // The flags that ask for this layout.
   std::string flags() const;

@@ -146,8 +146,9 @@ void add_step_end(const PlanModel& m, const Cluster& c, const Layout& l, const P
   const auto around = [](double replicas) { return replicas > 1 ? (replicas - 1) / replicas : 0; };
   for (const RankMemory& rank : rank_memory(m, l, memory)) {
     const double bytes =
-        rank.other_params * (4 + 2) * around(mirrors * real(l.data)) +
-        rank.expert_params * (4 + (l.fp8 ? 1 : 2)) * around(mirrors * real(l.expert_replicas()));
+        rank.other_params * l.synchronised_bytes(false) * around(mirrors * real(l.data)) +
+        rank.expert_params * l.synchronised_bytes(true) *
+            around(mirrors * real(l.expert_replicas()));
     times.gradients.push_back(bytes / link);
     // Gradients are read for their norm and again; master and moments are read and written.
     const double moved = 2.5 * rank.optimizer + 2 * rank.gradients;

@@ -57,9 +57,9 @@ double pipeline_bytes_per_token(const PlanModel& m, const Layout& l) {
   return 2 * real(l.stages() - 1 - local) * pipeline_message_bytes(m, 1);
 }
 
-// Ring reduce-scatter of FP32 gradients and all-gather of the weights that come back.
-double sync_bytes(double params, double replicas, double weight_bytes) {
-  return replicas > 1 ? params * (4 + weight_bytes) * (replicas - 1) / replicas : 0;
+// Reduce-scatter of gradients and all-gather of the weights that come back.
+double sync_bytes(double params, double replicas, double bytes) {
+  return replicas > 1 ? params * bytes * (replicas - 1) / replicas : 0;
 }
 
 struct HeldOnAverage {
@@ -161,8 +161,9 @@ std::vector<TrafficRow> step_traffic(const PlanModel& m, const Cluster& c, const
   }
   const HeldOnAverage held = held_on_average(m, l);
   const double mirrors = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
-  const double bytes = sync_bytes(held.other, mirrors * real(l.data), 2) +
-                       sync_bytes(held.expert, mirrors * real(l.expert_replicas()), l.fp8 ? 1 : 2);
+  const double bytes =
+      sync_bytes(held.other, mirrors * real(l.data), l.synchronised_bytes(false)) +
+      sync_bytes(held.expert, mirrors * real(l.expert_replicas()), l.synchronised_bytes(true));
   if (bytes > 0)
     add("gradients and weights", l.devices() > c.devices_per_node, bytes / tokens, bytes);
   return rows;

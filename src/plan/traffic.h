@@ -9,7 +9,9 @@
 //   backward   the same two transfers, of gradients
 //
 // Pipeline: T D BF16 elements a micro-batch and stage boundary, back the same of gradients.
-// Gradients: reduce-scatter of FP32, all-gather of updated weights (ZeRO-1), once a step.
+// Gradients: reduce-scatter of FP32, all-gather of updated weights (ZeRO-1), once a step. The
+// report keeps gradients and master weights in FP32 and computes on BF16 and FP8 ones; that these
+// are what is gathered is assumed. `minke train` gathers the masters, in FP32 (Layout::gather).
 #pragma once
 #include <string>
 #include <vector>

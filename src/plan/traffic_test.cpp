@@ -7,6 +7,8 @@
 #include <random>
 #include <set>
 
+#include "plan/parameter_table.h"
+
 namespace minke {
 namespace {
 
@@ -60,6 +62,31 @@ TEST(Traffic, StepSumsWhatTokensSend) {
   EXPECT_DOUBLE_EQ(rows[2].bytes_per_step, tokens * 8 * 58 * 2 * (7168 + 224));
   EXPECT_DOUBLE_EQ(rows[4].bytes_per_token, 2 * 15 * 7168 * 2);
   EXPECT_DOUBLE_EQ(rows[4].seconds_per_step, rows[4].bytes_per_step / 50e9);
+}
+
+TEST(Traffic, DataRanksSendGradientsAndTheWeightsThatCompute) {
+  const PlanModel lite = plan_model_preset("deepseek-v2-lite");
+  const ParameterTable t = parameter_table(lite);
+  Layout l;
+  l.pipeline = l.expert = 1;
+  l.data = 8;
+  l.micro_batches = 4;
+  l.schedule = "1f1b";
+  const auto sent = [&](const char* gather, bool fp8) {
+    l.gather = gather;
+    l.fp8 = fp8;
+    const auto rows = step_traffic(lite, cluster_preset("h100x8"), l);
+    EXPECT_EQ(rows.size(), 1u);
+    EXPECT_EQ(rows[0].what, "gradients and weights");
+    EXPECT_DOUBLE_EQ(rows[0].bytes_per_token, rows[0].bytes_per_step / (4 * 4096));
+    return rows[0].bytes_per_step;
+  };
+  const double share = 7.0 / 8, all = static_cast<double>(t.total),
+               experts = static_cast<double>(t.routed_experts_total);
+  EXPECT_DOUBLE_EQ(sent("compute", false), 6 * share * all);
+  EXPECT_DOUBLE_EQ(sent("compute", true), share * (6 * all - experts));
+  EXPECT_DOUBLE_EQ(sent("fp32", false), 8 * share * all);
+  EXPECT_DOUBLE_EQ(sent("fp32", true), 8 * share * all);
 }
 
 TEST(Traffic, NothingIsSentByOneDevice) {
