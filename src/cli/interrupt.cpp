@@ -17,6 +17,13 @@ void on_signal(int) {
   if (requests.fetch_add(1) > 0) _exit(130);
 }
 
+std::atomic<bool> asked{false};
+struct sigaction before_ask;
+
+void on_ask(int) {
+  asked = true;
+}
+
 }  // namespace
 
 InterruptScope::InterruptScope() {
@@ -40,6 +47,23 @@ bool InterruptScope::requested() const {
 
 void InterruptScope::forget() {
   requests = 0;
+}
+
+AskScope::AskScope() {
+  asked = false;
+  struct sigaction action {};
+  action.sa_handler = on_ask;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR1, &action, &before_ask);
+}
+
+AskScope::~AskScope() {
+  sigaction(SIGUSR1, &before_ask, nullptr);
+}
+
+bool AskScope::take() {
+  return asked.exchange(false);
 }
 
 }  // namespace minke

@@ -16,4 +16,15 @@ class InterruptScope {
   void forget();  // the request has been served
 };
 
+// SIGUSR1 as a question that the work answers when it can: for a checkpoint. One at a time, too.
+class AskScope {
+ public:
+  AskScope();
+  AskScope(const AskScope&) = delete;
+  AskScope& operator=(const AskScope&) = delete;
+  ~AskScope();
+
+  bool take();  // whether there was one since the last call
+};
+
 }  // namespace minke

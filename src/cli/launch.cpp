@@ -114,7 +114,8 @@ void launch(const CLI::App& app, const CLI::App& train, const TrainFlags& flags,
   check_mpirun();
   const LaunchedProgram program = program_of(app, train, flags, launch, supervision.shape);
   const InterruptScope interrupt;
-  LaunchedJob job(program, recipe, interrupt);
+  AskScope ask;
+  LaunchedJob job(program, recipe, interrupt, ask);
   const int status = supervise(job, supervision);
   if (status == 0) return;
   throw CommandFailed(end_of(status) == JobEnd::Failed ? kRankFailureStatus : status);

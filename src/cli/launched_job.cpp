@@ -58,10 +58,11 @@ class LocalRanks {
 }  // namespace
 
 LaunchedJob::LaunchedJob(const LaunchedProgram& program, const Recipe& recipe,
-                         const InterruptScope& interrupt)
+                         const InterruptScope& interrupt, AskScope& ask)
     : program_(program),
       recipe_(recipe),
       interrupt_(interrupt),
+      ask_(ask),
       checkpoints_(run_directory(recipe) / "checkpoints") {}
 
 int LaunchedJob::run(const JobShape& shape, bool again) {
@@ -71,6 +72,7 @@ int LaunchedJob::run(const JobShape& shape, bool again) {
   ChildProcess mpirun(mpirun_command(shape, program_.cores, program_.mpirun_flags, words));
   LocalRanks ranks(mpirun.id(), program_.path);
   for (bool told = false; !mpirun.status(); std::this_thread::sleep_for(kLook)) {
+    if (ask_.take()) mpirun.signal(SIGUSR1);
     if (interrupt_.requested() && !told) {
       mpirun.signal(SIGUSR2);
       told = true;

@@ -21,12 +21,13 @@ struct LaunchedProgram {
 class LaunchedJob final : public SupervisedJob {
  public:
   // All must outlive the job.
-  LaunchedJob(const LaunchedProgram& program, const Recipe& recipe,
-              const InterruptScope& interrupt);
+  LaunchedJob(const LaunchedProgram& program, const Recipe& recipe, const InterruptScope& interrupt,
+              AskScope& ask);
 
   // Asks all ranks for a checkpoint and their end when a stop was requested (SIGUSR2, which mpirun
-  // passes on). mpirun is killed when it is still there long after the first rank of this machine
-  // has ended: it waits for hosts that cannot be reached.
+  // passes on), for a checkpoint alone when this process was (SIGUSR1). mpirun is killed when it is
+  // still there long after the first rank of this machine has ended: it waits for hosts that cannot
+  // be reached.
   int run(const JobShape& shape, bool again) override;
   bool stop_requested() const override { return interrupt_.requested(); }
   void pause(std::chrono::seconds seconds) override;
@@ -41,6 +42,7 @@ class LaunchedJob final : public SupervisedJob {
   const LaunchedProgram& program_;
   const Recipe& recipe_;
   const InterruptScope& interrupt_;
+  AskScope& ask_;
   const std::filesystem::path checkpoints_;
 };
 

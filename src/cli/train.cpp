@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,10 +42,13 @@ std::chrono::milliseconds first_timeout(FunctionRef<Recipe()> load) {
 }
 
 // On all ranks that a launcher started, or on this one. An interrupted job ends as one process
-// does, with one message, of rank 0.
+// does, with one message: of rank 0, before MPI ends, since mpirun then ends all ranks as soon as
+// it sees the status of one.
 void train(RunOptions options, FunctionRef<Recipe()> load) {
-  std::optional<Interrupted> interrupted;
+  bool interrupted = false;
   const InterruptScope interrupt;
+  AskScope ask;
+  options.wants_checkpoint = [&] { return ask.take(); };
   const MpiSettings settings{.timeout = first_timeout(load)};
   const auto body = [&](Communicator& ranks) {
     Recipe recipe;
@@ -63,11 +65,12 @@ void train(RunOptions options, FunctionRef<Recipe()> load) {
         return told;
       });
     } catch (const Interrupted& e) {
-      interrupted = ranks.rank() == 0 ? e : Interrupted("");
+      if (ranks.rank() == 0) log_info(e.what());
+      interrupted = true;
     }
   };
   run_world(body, settings);
-  if (interrupted) throw *interrupted;
+  if (interrupted) throw Interrupted("");
 }
 
 }  // namespace

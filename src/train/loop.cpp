@@ -366,12 +366,13 @@ class Run {
     return loss;
   }
 
-  // By the clock of rank 0.
+  // By the steps, by the clock of rank 0, or because somebody asked.
   bool checkpoint_is_due() {
     const CheckpointRecipe& c = recipe_.checkpoint;
+    const bool is_wanted = options_.wants_checkpoint();
     if (c.every > 0 && state_.step % c.every == 0) return true;
-    return c.minutes > 0 &&
-           any_of_ranks(ranks_, is_first() && seconds_since(last_saved_) >= 60 * c.minutes);
+    return any_of_ranks(ranks_, is_wanted || (is_first() && c.minutes > 0 &&
+                                              seconds_since(last_saved_) >= 60 * c.minutes));
   }
 
   fs::path save() {
@@ -381,6 +382,7 @@ class Run {
     if (is_first()) write_checkpoint(target);
     form_->release_moments();
     ranks_.barrier();  // whoever goes on, or ends the run, leaves a checkpoint behind
+    (void)options_.wants_checkpoint();  // the same question may have come to another rank first
     last_saved_ = Clock::now();
     return target;
   }

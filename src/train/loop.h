@@ -30,6 +30,9 @@ Resume parse_resume(std::string_view name);  // "auto", "never", "must"
 struct RunOptions {
   Resume resume = Resume::Auto;
   std::optional<Index> stop_after;  // leave a checkpoint after this step and return
+  // Asked after every step: true once for each checkpoint that somebody wants besides the recipe's.
+  // Of several ranks one that says so is enough.
+  std::function<bool()> wants_checkpoint = [] { return false; };
   // Sees the gradients of every step before they are judged: where tests put faults.
   std::function<void(TrainState&)> on_gradients = {};
   Communicator* ranks = nullptr;  // that train together, each calling run_training; null: one rank

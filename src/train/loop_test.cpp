@@ -141,6 +141,15 @@ TEST_F(TrainingRun, ALossThatIsNotFiniteLeavesTheStateBefore) {
   EXPECT_EQ(checkpoints.newest_whole(), 1);
 }
 
+TEST_F(TrainingRun, ACheckpointIsWrittenWhenSomebodyAsks) {
+  RunOptions options;
+  int asked = 0;
+  options.wants_checkpoint = [&] { return ++asked == 3; };
+  run(recipe("asked", {"steps=6"}), options);
+  const CheckpointDirectory checkpoints(dir_ / "asked.run" / "checkpoints");
+  EXPECT_EQ(checkpoints.steps(), (std::vector<std::int64_t>{3, 6}));
+}
+
 TEST_F(TrainingRun, TheNewestCompleteCheckpointIsSeenFromOutside) {
   const fs::path checkpoints = dir_ / "seen.run" / "checkpoints";
   EXPECT_EQ(newest_complete_step(checkpoints), -1);

@@ -74,6 +74,20 @@ TEST_F(ThreadsTraining, CountsAndLossesOfFp8AreThoseOfOneRank) {
   EXPECT_TRUE(outcome("four", 2) == outcome("one", 2));
 }
 
+TEST_F(ThreadsTraining, AnyRankMayBeAskedForACheckpoint) {
+  run_ranks(3, [&](Communicator& ranks) {
+    RunOptions options;
+    options.ranks = &ranks;
+    int asked = 0;
+    options.wants_checkpoint = [&] { return ++asked == 2 && ranks.rank() == 2; };
+    run_training(recipe("asked", {"steps=4", "data.batch_size=6", "data.micro_batch=2",
+                                  "checkpoint.minutes=0"}),
+                 options, [] { return false; });
+  });
+  EXPECT_EQ(CheckpointDirectory(dir_ / "asked.run" / "checkpoints").steps(),
+            (std::vector<std::int64_t>{2, 4}));
+}
+
 TEST_F(ThreadsTraining, ACheckpointGoesOnOnAnotherNumberOfRanks) {
   run(recipe("one", kFixed));
   for (const int n : {1, 4}) {
