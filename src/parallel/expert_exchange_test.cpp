@@ -107,7 +107,7 @@ void on_every_rank(const Layout& layout, ExchangeForm form, Choose choose, Check
               ExpertGroup group(ranks, kExperts, form);
               const DispatchFactory make = exchange_over(group);
               const RankTokens tokens = tokens_of(ranks.rank(), kTokens[ranks.rank()], choose);
-              const std::unique_ptr<Dispatch> dispatch = make();
+              const std::unique_ptr<Dispatch> dispatch = make(0);
               const Results have = layer(*dispatch, tokens, group.held().first);
               check(group, *dispatch, tokens, have);
             },
@@ -210,7 +210,7 @@ TEST(ExpertExchange, ThreadsSendCodesUnchanged) {
     ExpertGroup group(ranks, kExperts);
     const RankTokens tokens = tokens_of(ranks.rank(), 6, the_first_experts);
     const Fp8Rows codes = fp8_rows(tokens.x.v2(), ScaleForm::PowerOfTwo);
-    const std::unique_ptr<Dispatch> dispatch = exchange_over(group)();
+    const std::unique_ptr<Dispatch> dispatch = exchange_over(group)(0);
     dispatch->plan(tokens.indices.view<std::int32_t, 2>(), kExperts);
     const Fp8Rows rows = dispatch->send(codes.view());
     const Fp8Rows again = dispatch->send_again(codes.view());
@@ -243,8 +243,8 @@ TEST(ExpertExchange, ThreadsMayWaitInAnyOrder) {
   run_ranks(2, [](Communicator& ranks) {
     ExpertGroup group(ranks, kExperts);
     const RankTokens tokens = tokens_of(ranks.rank(), 7, any_experts);
-    const std::unique_ptr<Dispatch> one = exchange_over(group)();
-    const std::unique_ptr<Dispatch> two = exchange_over(group)();
+    const std::unique_ptr<Dispatch> one = exchange_over(group)(0);
+    const std::unique_ptr<Dispatch> two = exchange_over(group)(0);
     one->plan(tokens.indices.view<std::int32_t, 2>(), kExperts);
     two->plan(tokens.indices.view<std::int32_t, 2>(), kExperts);
     Tensor twice = tokens.x.clone();
