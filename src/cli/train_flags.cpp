@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "base/files.h"
 #include "base/log.h"
@@ -57,9 +58,9 @@ void TrainFlags::write_trace(const std::vector<std::vector<TimelineEvent>>& rank
   write_rank_trace(fmt::format("step {}", trace), ranks,
                    [&](std::string_view part) { text += part; });
   write_file_atomic(path, text);
-  std::string report = rank_report(shares_of(ranks));
-  report.pop_back();  // the end of the last line
-  log_info(fmt::format("{} (for chrome://tracing or Perfetto)\n{}", path.string(), report));
+  log_info(fmt::format("{} is for chrome://tracing or Perfetto", path.string()));
+  std::istringstream report(rank_report(shares_of(ranks)));
+  for (std::string line; std::getline(report, line);) log_info(line);
 }
 
 std::shared_ptr<TrainFlags> add_train_flags(CLI::App& command) {
