@@ -75,14 +75,13 @@ TEST_F(ThreadsTraining, CountsAndLossesOfFp8AreThoseOfOneRank) {
 }
 
 TEST_F(ThreadsTraining, AnyRankMayBeAskedForACheckpoint) {
+  const Recipe asked_for = recipe("asked", {"steps=4", "data.batch_size=6", "data.micro_batch=2"});
   run_ranks(3, [&](Communicator& ranks) {
     RunOptions options;
     options.ranks = &ranks;
     int asked = 0;
     options.wants_checkpoint = [&] { return ++asked == 2 && ranks.rank() == 2; };
-    run_training(recipe("asked", {"steps=4", "data.batch_size=6", "data.micro_batch=2",
-                                  "checkpoint.minutes=0"}),
-                 options, [] { return false; });
+    run_training(asked_for, options, [] { return false; });
   });
   EXPECT_EQ(CheckpointDirectory(dir_ / "asked.run" / "checkpoints").steps(),
             (std::vector<std::int64_t>{2, 4}));
