@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 from mpi_test import SETTINGS as MPI_SETTINGS
-from serve_test import Serve
+import serve_test
 
 SKIPPED = 77
 TIMEOUT_S = 240
@@ -64,11 +64,11 @@ class Server:
         self.process = subprocess.Popen(
             command("serve", "--model", MODEL, "--port", 0, "--max-batch", 4, *flags, ranks=ranks),
             env={**os.environ, **MPI_SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.port = Serve.wait_until_ready(self.process)
+        self.port = serve_test.Serve.wait_until_ready(self.process)
         self.ranks = ranks_of(self.process) if ranks > 1 else [self.process.pid]
 
     def ask(self, *args, **kwargs):
-        return Serve.ask(self, *args, **kwargs)
+        return serve_test.Serve.ask(self, *args, **kwargs)
 
     def complete(self, prompt, seed):
         status, answer = self.ask("/v1/completions", {

@@ -27,17 +27,20 @@ void add(const Tensor& term, Tensor& sum) {
   });
 }
 
+// The two uses of the embedding, where a stage has both, as one tensor.
+void join_uses(StageGradients& gradients) {
+  Tensor& of_mtp = gradients.embedding_of_mtp;
+  if (!of_mtp.defined() || !gradients.parameters.embed_tokens.defined()) return;
+  add(of_mtp, gradients.parameters.embed_tokens);
+  of_mtp = {};
+}
+
 // sum += term of a later micro-batch, with the additions that the terms apart would get: the two
 // uses of the embedding become one.
 void add(const ModelConfig& config, const StageRange& stage, StageGradients term,
          StageGradients& sum) {
-  if (sum.embedding_of_mtp.defined()) {
-    add(sum.embedding_of_mtp, sum.parameters.embed_tokens);
-    add(term.embedding_of_mtp, sum.parameters.embed_tokens);
-    sum.embedding_of_mtp = {};
-  } else if (term.embedding_of_mtp.defined()) {
-    add(term.embedding_of_mtp, sum.parameters.embed_tokens);
-  }
+  join_uses(sum);
+  if (term.embedding_of_mtp.defined()) add(term.embedding_of_mtp, sum.parameters.embed_tokens);
   term.embedding_of_mtp = {};
   const std::vector<Tensor*> from = list_tensors(config, stage, term);
   const std::vector<Tensor*> to = list_tensors(config, stage, sum);
@@ -221,6 +224,7 @@ class RankedStep final : public StepForm {
 
   // In the fixed order the sum begins with the terms of the first rank.
   void keep(StageTerm term) {
+    if (settings_.order == GradientOrder::Fast) join_uses(term.gradients);  // one travels, not two
     if (is_whole() && mesh_.data_rank() == 0 && !terms_.empty())
       add(state_.config, range_of(term), std::move(term.gradients), terms_.front().gradients);
     else
