@@ -19,10 +19,9 @@ import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from mpi_test import SETTINGS as MPI_SETTINGS
+from mpi_test import SETTINGS as MPI_SETTINGS, SKIPPED, said, why_skipped
 import serve_test
 
-SKIPPED = 77
 TIMEOUT_S = 240
 MINKE = ""
 MODEL = Path()
@@ -37,11 +36,6 @@ def command(*args, ranks):
 def run(*args, ranks=2, stdin=""):
     return subprocess.run(command(*args, ranks=ranks), input=stdin, capture_output=True, text=True,
                           env={**os.environ, **MPI_SETTINGS}, timeout=TIMEOUT_S)
-
-
-def said(errors):
-    """What minke said, mpirun's own words left out."""
-    return [line for line in errors.splitlines() if line.startswith("minke: ")]
 
 
 def ranks_of(mpirun):
@@ -188,16 +182,9 @@ class InferenceRanks(unittest.TestCase):
             self.assertTrue(len(lines) == 1 and expected in lines[0], done.stderr)
 
 
-def reason_to_skip(minke):
-    if not shutil.which("mpirun"):
-        return "there is no mpirun (Debian: openmpi-bin)"
-    info = subprocess.run([minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
-    return "" if "Open MPI" in info else "minke was built without MPI (Debian: libopenmpi-dev)"
-
-
 if __name__ == "__main__":
     MINKE, MODEL = os.path.abspath(sys.argv[1]), Path(sys.argv[2])
-    if reason := reason_to_skip(MINKE):
+    if reason := why_skipped(MINKE):
         print(f"skipped: {reason}")
         sys.exit(SKIPPED)
     unittest.main(argv=[sys.argv[0]] + sys.argv[3:])

@@ -12,16 +12,15 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-from mpi_test import SETTINGS as MPI_SETTINGS
+from mpi_test import SETTINGS as MPI_SETTINGS, SKIPPED, said, why_skipped
 from train_kill_test import Bench, Failed, check, check_same, newest_checkpoint
-from train_ranks_test import EVERY, SKIPPED, STEPS, said, write_recipe
+from train_ranks_test import EVERY, STEPS, write_recipe
 
 TIMEOUT_S = 240
 BOUND_S = 6  # parallel.timeout_seconds of jobs whose ranks are stopped
@@ -188,12 +187,8 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    if not shutil.which("mpirun"):
-        print("skipped: there is no mpirun (Debian: openmpi-bin)")
-        return SKIPPED
-    info = subprocess.run([arguments.minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
-    if "Open MPI" not in info:
-        print("skipped: minke was built without MPI (Debian: libopenmpi-dev)")
+    if why := why_skipped(arguments.minke):
+        print(f"skipped: {why}")
         return SKIPPED
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="minke-launch-") as directory:

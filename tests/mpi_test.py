@@ -26,6 +26,19 @@ ENDS = {
 SOON_S = 30
 
 
+def why_skipped(minke):
+    """Why minke cannot run on several processes here, or nothing."""
+    if not shutil.which("mpirun"):
+        return "there is no mpirun (Debian: openmpi-bin)"
+    info = subprocess.run([minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
+    return "" if "Open MPI" in info else "minke was built without MPI (Debian: libopenmpi-dev)"
+
+
+def said(errors):
+    """What minke said, mpirun's own words left out."""
+    return [line for line in errors.splitlines() if line.startswith("minke: ")]
+
+
 def start(program, *flags):
     command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(RANKS), program, *flags]
     begun = time.monotonic()

@@ -7,17 +7,15 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-from mpi_test import SETTINGS as MPI_SETTINGS
+from mpi_test import SETTINGS as MPI_SETTINGS, SKIPPED, said, why_skipped
 from train_kill_test import Bench, Failed, check, check_same, newest_checkpoint
 
-SKIPPED = 77
 STEPS, EVERY = 60, 10
 TIMEOUT_S = 240
 
@@ -43,11 +41,6 @@ def start(bench, out, *flags, ranks=2):
 def end(process):
     _, errors = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, errors
-
-
-def said(errors):
-    """What minke said, mpirun's own words left out."""
-    return [line for line in errors.splitlines() if line.startswith("minke: ")]
 
 
 def stop_one_rank(bench, out):
@@ -110,12 +103,8 @@ def run(minke, directory):
 
 def main():
     minke = sys.argv[1]
-    if not shutil.which("mpirun"):
-        print("skipped: there is no mpirun (Debian: openmpi-bin)")
-        return SKIPPED
-    info = subprocess.run([minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
-    if "Open MPI" not in info:
-        print("skipped: minke was built without MPI (Debian: libopenmpi-dev)")
+    if why := why_skipped(minke):
+        print(f"skipped: {why}")
         return SKIPPED
     with tempfile.TemporaryDirectory() as directory:
         try:

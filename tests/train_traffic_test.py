@@ -7,14 +7,12 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 
-from mpi_test import SETTINGS as MPI_SETTINGS
+from mpi_test import SETTINGS as MPI_SETTINGS, SKIPPED, why_skipped
 from train_kill_test import Bench, Failed, check
-from train_ranks_test import SKIPPED
 
 STEPS, ROWS, SEQUENCE = 2, 8, 32
 WITHIN = 0.02
@@ -64,12 +62,8 @@ def run(minke, directory, all_ranks):
 
 def main():
     minke = os.path.abspath(sys.argv[1])
-    if not shutil.which("mpirun"):
-        print("skipped: there is no mpirun (Debian: openmpi-bin)")
-        return SKIPPED
-    info = subprocess.run([minke, "info", "--cpu"], capture_output=True, text=True, check=True).stdout
-    if "Open MPI" not in info:
-        print("skipped: minke was built without MPI (Debian: libopenmpi-dev)")
+    if why := why_skipped(minke):
+        print(f"skipped: {why}")
         return SKIPPED
     with tempfile.TemporaryDirectory(prefix="minke-traffic-") as directory:
         try:
