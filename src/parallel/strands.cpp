@@ -57,6 +57,11 @@ void Baton::give() {
   turned_.notify_all();
 }
 
+bool Baton::is_held() const {
+  std::lock_guard lock(mutex_);
+  return next_ticket_ > turn_;
+}
+
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second) {
   std::mutex mutex;
   std::exception_ptr error;
@@ -84,10 +89,11 @@ void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> se
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
                         Activity activity, MicroBatch micro_batch) {
   if (request.test()) return;
-  TimelineEvent event{activity, rank.baton ? rank.baton->strand() : 0, micro_batch, 0, 0};
+  Baton* const baton = rank.baton && rank.baton->is_held() ? rank.baton : nullptr;
+  TimelineEvent event{activity, baton ? baton->strand() : 0, micro_batch, 0, 0};
   if (rank.timeline) event.begin_s = rank.timeline->now_s();
   {
-    const Pause pause(rank.baton);
+    const Pause pause(baton);
     request.wait();
     if (rank.timeline) event.came_s = rank.timeline->now_s();
   }

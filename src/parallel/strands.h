@@ -22,10 +22,11 @@ class Baton {
   void take(int strand = 0);
   // By the holder.
   void give();
+  bool is_held() const;
   int strand() const { return strand_; }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable turned_;
   std::uint64_t next_ticket_ = 0, turn_ = 0;
   int strand_ = 0;  // of the holder, who alone reads and writes it
@@ -54,6 +55,7 @@ class HoldingBaton {
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second);
 
 // A communicator whose waits give the baton away: request.wait() when the message has not come yet.
+// Where nobody holds the baton there are no turns, and they only wait.
 // Barriers and splits keep it; a communicator that is split off is one of this kind too.
 //
 // The order in which both strands of a pair come to their operations differs from rank to rank, so

@@ -104,6 +104,14 @@ TEST(StrandsThreads, AnExceptionOfEitherComesOutWithTheBatonHeld) {
   }
 }
 
+TEST(Strands, WaitWithoutTurnsWhereNobodyHoldsTheBaton) {
+  Baton baton;
+  pause(baton);
+  EXPECT_FALSE(baton.is_held());
+  const HoldingBaton holding(&baton);
+  EXPECT_TRUE(baton.is_held());
+}
+
 // Comes after a time, whatever anybody does: an exchange over a slow network.
 class Slow final : public PendingMessage {
  public:
