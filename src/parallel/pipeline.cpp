@@ -17,6 +17,7 @@ int tag_of(MessageKind kind, int phase) {
 struct Parcel {  // the request is given up before its bytes
   MessageBytes bytes;
   Request request;
+  MessageEnd end = {};
 };
 
 // Keeps what a rank has received, produced and not yet sent while its list runs.
@@ -67,11 +68,13 @@ class Executor {
       if (m.kind == MessageKind::RecvF || m.kind == MessageKind::RecvB) {
         Parcel& parcel = inputs_[key(gradient, m.micro_batch)];
         parcel.bytes.resize(runner_.message_bytes(m.micro_batch));
+        parcel.end = posted({.receives = true, .peer = m.peer, .tag = tag});
         parcel.request = pipeline_.receive(parcel.bytes, m.peer, tag);
       } else {
         auto output = outputs_.extract(key(gradient, m.micro_batch));
         MINKE_ASSERT(!output.empty());
         Parcel& parcel = sending_.emplace_back(std::move(output.mapped()), nullptr);
+        parcel.end = posted({.peer = m.peer, .tag = tag});
         parcel.request = pipeline_.send(parcel.bytes, m.peer, tag);
       }
     }
@@ -144,8 +147,14 @@ class Executor {
 
   void await(Parcel& parcel, MicroBatch m) {
     if (parcel.request)
-      wait_without_baton(*parcel.request, {options_.baton, options_.timeline}, Activity::Message,
-                         m);
+      wait_without_baton(*parcel.request, {options_.baton, options_.timeline}, Activity::Message, m,
+                         parcel.end);
+  }
+
+  // The end of a message with a rank of the pipeline.
+  MessageEnd posted(MessageEnd end) const {
+    end.peer = pipeline_.world_rank(end.peer);
+    return options_.timeline ? options_.timeline->post(end) : end;
   }
 
   void timed(Activity activity, MicroBatch m, FunctionRef<void()> body) {

@@ -73,6 +73,7 @@ class OverlappingCommunicator final : public Communicator {
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  int world_rank(int rank) const override { return inner_.world_rank(rank); }
   std::string host(int rank) const override { return inner_.host(rank); }
   Request send(std::span<const std::byte> bytes, int to, int tag) override;
   Request receive(std::span<std::byte> bytes, int from, int tag) override;
@@ -93,6 +94,8 @@ class OverlappingCommunicator final : public Communicator {
   std::uint64_t bytes_sent() const override { return inner_.bytes_sent(); }
 
  private:
+  MessageEnd posted(const MessageEnd& end) const;
+
   const std::unique_ptr<Communicator> owned_;
   Communicator& inner_;
   const Rank rank_;
@@ -100,6 +103,7 @@ class OverlappingCommunicator final : public Communicator {
 
 // Waits for `request` without the baton, and records it. Nothing of it when it is complete.
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
-                        Activity activity, MicroBatch micro_batch = {});
+                        Activity activity, MicroBatch micro_batch = {},
+                        const MessageEnd& message = {});
 
 }  // namespace minke

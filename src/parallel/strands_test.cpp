@@ -154,12 +154,12 @@ TEST(Strands, HideTheExchangesOfEachOther) {
   double hidden = 0;
   for (int attempt = 1; attempt <= 5 && hidden < 0.8; ++attempt) {
     const TimelineShares shares = measure(true);
-    hidden = shares.hidden_share();
-    std::printf("try %d: %.1f ms of exchanges, %.1f ms exposed\n", attempt, 1e3 * shares.exchange,
-                1e3 * shares.exposed);
+    hidden = shares.experts.hidden_share();
+    std::printf("try %d: %.1f ms of exchanges, %.1f ms shown\n", attempt,
+                1e3 * shares.experts.under_way, 1e3 * shares.experts.shown);
   }
   EXPECT_GE(hidden, 0.8);
-  EXPECT_EQ(measure(false).hidden_share(), 0);
+  EXPECT_EQ(measure(false).experts.hidden_share(), 0);
 }
 
 // Collective operations through the decorator are those of the communicator inside.
