@@ -28,9 +28,11 @@ class Executor {
       : schedule_(schedule), pipeline_(pipeline), runner_(runner), options_(rank) {}
 
   void run() {
+    const FillingWaits filling(options_.baton, [this] { return fill(); });
     for (const ScheduleOp& op : schedule_.ranks[static_cast<std::size_t>(pipeline_.rank())])
       execute(op);
     for (Parcel& parcel : sending_) await(parcel, {});
+    finish_parts();
     MINKE_ASSERT(inputs_.empty() && outputs_.empty());
   }
 
@@ -52,6 +54,7 @@ class Executor {
         backward(op.backward, take_input(true, op.backward), op.kind == OpKind::BI);
         break;
       case OpKind::W:
+        finish_parts();
         timed(Activity::W, op.backward, [&] { runner_.backward_weight(op.backward); });
         break;
       case OpKind::FB:
@@ -122,10 +125,32 @@ class Executor {
     await(dy, m);
     MessageBytes dx;
     timed(input_only ? Activity::BI : Activity::B, m, [&] {
-      dx = input_only ? runner_.backward_input(m, std::move(dy.bytes))
-                      : runner_.backward(m, std::move(dy.bytes));
+      if (input_only)
+        dx = runner_.backward_input(m, std::move(dy.bytes));
+      else if (options_.baton)
+        dx = runner_.backward_in_parts(m, std::move(dy.bytes));
+      else
+        dx = runner_.backward(m, std::move(dy.bytes));
     });
     return dx;
+  }
+
+  // Gradients of weights are added in the order of their micro-batches.
+  void finish_parts() {
+    while (options_.baton && fill()) {
+    }
+  }
+
+  bool fill() {
+    TimelineEvent event{Activity::Part, options_.baton->strand(), {}, 0, 0};
+    if (options_.timeline) event.begin_s = options_.timeline->now_s();
+    const std::optional<MicroBatch> done = runner_.backward_weight_part();
+    if (done && options_.timeline) {
+      event.micro_batch = *done;
+      event.end_s = options_.timeline->now_s();
+      options_.timeline->add(event);
+    }
+    return done.has_value();
   }
 
   // Empty on a pipeline's first stage (activations) and last one (gradients).

@@ -65,6 +65,11 @@ bool Baton::is_held() const {
   return next_ticket_ > turn_;
 }
 
+bool Baton::is_wanted() const {
+  std::lock_guard lock(mutex_);
+  return next_ticket_ > turn_ + 1;
+}
+
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second) {
   std::mutex mutex;
   std::exception_ptr error;
@@ -96,7 +101,10 @@ void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::
   TimelineEvent event{activity, baton ? baton->strand() : 0, micro_batch, 0, 0};
   event.message = message;
   if (rank.timeline) event.begin_s = rank.timeline->now_s();
-  {
+  bool came = false;
+  while (!came && baton && !baton->is_wanted() && baton->fill()) came = request.test();
+  if (rank.timeline) event.came_s = rank.timeline->now_s();
+  if (!came) {
     const Pause pause(baton);
     request.wait();
     if (rank.timeline) event.came_s = rank.timeline->now_s();

@@ -4,11 +4,15 @@
 // pair follows from where they wait.
 //
 // One baton a rank; only its holder computes. A strand that must wait gives it away and asks for it
-// back when the message has come. Turns are served in the order in which they were asked for.
+// back when the message has come. Turns are served in the order in which they were asked for. While
+// nobody else asks for it, the strand that waits does work that can be done at any time, if there
+// is some (the gradients of weights).
 #pragma once
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <utility>
 
 #include "base/function_ref.h"
 #include "parallel/communicator.h"
@@ -23,11 +27,18 @@ class Baton {
   // By the holder.
   void give();
   bool is_held() const;
+  // By the holder: whether somebody else waits for a turn.
+  bool is_wanted() const;
+  // By the holder, who waits: does a piece of the work that fills waits; false when there is none.
+  bool fill() const { return filler_ && filler_(); }
   int strand() const { return strand_; }
 
  private:
+  friend class FillingWaits;
+
   mutable std::mutex mutex_;
   std::condition_variable turned_;
+  std::function<bool()> filler_;
   std::uint64_t next_ticket_ = 0, turn_ = 0;
   int strand_ = 0;  // of the holder, who alone reads and writes it
 };
@@ -43,6 +54,23 @@ class HoldingBaton {
   }
   HoldingBaton(const HoldingBaton&) = delete;
   HoldingBaton& operator=(const HoldingBaton&) = delete;
+
+ private:
+  Baton* const baton_;
+};
+
+// While it lives, waits of the baton's strands are filled with pieces of work: `fill` does one, or
+// says that there is none. Nothing of no baton.
+class FillingWaits {
+ public:
+  FillingWaits(Baton* baton, std::function<bool()> fill) : baton_(baton) {
+    if (baton_) baton_->filler_ = std::move(fill);
+  }
+  ~FillingWaits() {
+    if (baton_) baton_->filler_ = nullptr;
+  }
+  FillingWaits(const FillingWaits&) = delete;
+  FillingWaits& operator=(const FillingWaits&) = delete;
 
  private:
   Baton* const baton_;
@@ -101,7 +129,8 @@ class OverlappingCommunicator final : public Communicator {
   const Rank rank_;
 };
 
-// Waits for `request` without the baton, and records it. Nothing of it when it is complete.
+// Waits for `request`, filling the wait or without the baton, and records it. Nothing of it when it
+// is complete.
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
                         Activity activity, MicroBatch micro_batch = {},
                         const MessageEnd& message = {});

@@ -51,13 +51,15 @@ Intervals without(const Intervals& a, const Intervals& b) {
   return out;
 }
 
-// A strand computes in its operations, where it does not wait.
+// A strand computes in its operations, where it does not wait or fills its wait.
 Intervals computing(const std::vector<TimelineEvent>& events) {
   Intervals all;
   for (const int strand : {0, 1}) {
     Intervals operations, waits;
     for (const TimelineEvent& e : events)
-      if (e.strand == strand)
+      if (e.activity == Activity::Part)
+        all.push_back({e.begin_s, e.end_s});
+      else if (e.strand == strand)
         (is_wait(e.activity) ? waits : operations).push_back({e.begin_s, e.end_s});
     const Intervals of_strand = without(merged(operations), merged(waits));
     all.insert(all.end(), of_strand.begin(), of_strand.end());
@@ -81,7 +83,8 @@ WaitShares waits_of(const std::vector<TimelineEvent>& events, Activity activity,
 }  // namespace
 
 std::string_view name_of(Activity activity) {
-  constexpr std::array<std::string_view, 6> names{"F", "B", "BI", "W", "message", "exchange"};
+  constexpr std::array<std::string_view, 7> names{"F",      "B",       "BI",      "W",
+                                                  "W part", "message", "exchange"};
   return names[static_cast<std::size_t>(activity)];
 }
 

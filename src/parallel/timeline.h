@@ -18,6 +18,7 @@ enum class Activity : std::uint8_t {
   B,         // full backward
   BI,        // gradients of inputs alone
   W,         // gradients of weights alone
+  Part,      // of the weight gradients of a B, where a strand waits
   Message,   // waits for activations or gradients of another stage
   Exchange,  // waits for rows of experts
 };

@@ -47,6 +47,16 @@ TEST(TimelineShares, TheOtherStrandHidesAnExchange) {
   EXPECT_DOUBLE_EQ(shares[0].experts.hidden_share(), 0.8);
 }
 
+// A wait from 1 to 3 within a forward, of which a part of W fills the first half second.
+TEST(TimelineShares, APartOfWHidesTheWaitThatItFills) {
+  const auto shares = shares_of({{{Activity::Part, 0, {}, 1, 1.5},
+                                  {Activity::Exchange, 0, {}, 1, 3, 3},
+                                  {Activity::F, 0, {}, 0, 4}}});
+  EXPECT_DOUBLE_EQ(shares[0].computing, 2.5);
+  EXPECT_DOUBLE_EQ(shares[0].experts.under_way, 2);
+  EXPECT_DOUBLE_EQ(shares[0].experts.shown, 1.5);
+}
+
 // The peer posts its end at 3 of a wait from 1 to 4; what the other strand computes in the first
 // half second hides a part of its lateness.
 TEST(TimelineShares, AWaitForALateRankIsNoExchange) {
