@@ -204,9 +204,10 @@ async def full_queue(args):
     async with Server(args.minke, args.model, "--max-batch", "2", "--max-waiting", "4") as server:
         with open(f"{args.model}/config.json", encoding="utf-8") as config:
             end = json.load(config)["eos_token_id"]  # forbidden, so that the queue stays full
-        busy = [asyncio.create_task(stream(server.port, "The", 1500, logit_bias={str(end): -100}))
-                for _ in range(12)]
-        await asyncio.sleep(0.3)
+        busy = []
+        for _ in range(12):  # one after the other: those that run are not of the queue any more
+            busy.append(asyncio.create_task(stream(server.port, "The", 1500, logit_bias={str(end): -100})))
+            await asyncio.sleep(0.03)
         times, statuses, retry = [], set(), set()
         for _ in range(50):
             start = time.monotonic()
