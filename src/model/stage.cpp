@@ -135,8 +135,8 @@ StageWeightWork stage_backward_input(const ModelOf<Real>& model, const StagePass
 }
 
 template <class Real>
-bool stage_backward_weight_part(const ModelOf<Real>& model, const StagePass& pass,
-                                StageWeightWork& work, const GradientTargets& gradients) {
+bool stage_backward_weight_part(const ModelOf<Real>& model, StageWeightWork& work,
+                                const GradientTargets& gradients) {
   if (work.end) {
     predictions_backward_weight(model, std::move(*work.end), gradients);
     work.end.reset();
@@ -156,9 +156,9 @@ bool stage_backward_weight_part(const ModelOf<Real>& model, const StagePass& pas
 }
 
 template <class Real>
-void stage_backward_weight(const ModelOf<Real>& model, const StagePass& pass, StageWeightWork work,
+void stage_backward_weight(const ModelOf<Real>& model, StageWeightWork work,
                            const GradientTargets& gradients) {
-  while (stage_backward_weight_part(model, pass, work, gradients)) {
+  while (stage_backward_weight_part(model, work, gradients)) {
   }
 }
 

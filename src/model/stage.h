@@ -17,7 +17,7 @@
 
 namespace minke {
 
-// The same in F, B and W of a micro-batch.
+// The same in F and B of a micro-batch.
 struct StagePass {
   StageRange range;
   LossSettings settings;
@@ -80,11 +80,11 @@ void stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Ten
 // A part of W, the next that B has left: of the output, of a layer or of the embedding. False when
 // there is none. Gradients are added to.
 template <class Real>
-bool stage_backward_weight_part(const ModelOf<Real>& model, const StagePass& pass,
-                                StageWeightWork& work, const GradientTargets& gradients);
+bool stage_backward_weight_part(const ModelOf<Real>& model, StageWeightWork& work,
+                                const GradientTargets& gradients);
 // W: all parts.
 template <class Real>
-void stage_backward_weight(const ModelOf<Real>& model, const StagePass& pass, StageWeightWork work,
+void stage_backward_weight(const ModelOf<Real>& model, StageWeightWork work,
                            const GradientTargets& gradients);
 
 // B and W with the W of each layer right behind its B, so that the work of one layer at a time is

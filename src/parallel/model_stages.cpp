@@ -109,7 +109,7 @@ MessageBytes ModelStages::backward(MicroBatch m, MessageBytes dy) {
 void ModelStages::backward_weight(MicroBatch m) {
   auto work = phase(m).work.extract(m.chunk);
   MINKE_ASSERT(!work.empty());
-  stage_backward_weight(model_, pass(m), std::move(work.mapped()), targets(m));
+  stage_backward_weight(model_, std::move(work.mapped()), targets(m));
 }
 
 MessageBytes ModelStages::backward_in_parts(MicroBatch m, MessageBytes dy) {
@@ -128,7 +128,7 @@ std::optional<MicroBatch> ModelStages::backward_weight_part() {
   while (!parts_.empty()) {
     WeightParts& oldest = parts_.front();
     const MicroBatch m = oldest.micro_batch;
-    if (stage_backward_weight_part(model_, pass(m), oldest.work, targets(m))) return m;
+    if (stage_backward_weight_part(model_, oldest.work, targets(m))) return m;
     if (parts_.size() == 1) break;
     parts_.pop_front();
   }
