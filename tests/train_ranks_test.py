@@ -82,6 +82,18 @@ def refuse(bench, expected, *flags):
           f"exit status {status}, expected one line with '{expected}': {errors}")
 
 
+def say_once(bench):
+    """Help and a dry run are of the job, not of each rank."""
+    alone = subprocess.run([bench.minke, "train", "--help"], capture_output=True, text=True, check=True).stdout
+    out, errors = start(bench, bench.directory / "help", "--help").communicate(timeout=TIMEOUT_S)
+    check(out == alone, f"two ranks print another help than one: {out} {errors}")
+    out, errors = start(bench, bench.directory / "dry", "--dry-run", "--json").communicate(timeout=TIMEOUT_S)
+    try:
+        json.loads(out)
+    except json.JSONDecodeError as error:
+        raise Failed(f"--dry-run --json of two ranks is no JSON, {error}: {out} {errors}") from error
+
+
 def run(minke, directory):
     bench = Bench(minke, directory, random.Random(1))
     write_recipe(bench)
@@ -97,6 +109,7 @@ def run(minke, directory):
     refuse(bench, "so that each rank has as many micro-batches", "--set", "data.batch_size=6")
     refuse(bench, "there is no option", "--set", "data.batch=6")
     refuse(bench, "take a multiple of 4 ranks, but 2 were started", *settings(parallel__pipeline=4))
+    say_once(bench)
     mesh_of_four(bench)
     print("two ranks, also stopped and continued by one, and four that share pipeline and experts, equal one rank")
 

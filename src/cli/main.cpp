@@ -99,7 +99,8 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e, std::cout, std::cerr);  // --help, --version
+    if (e.get_exit_code() == 0)  // --help, --version: once a job
+      return minke::launched_process().rank == 0 ? app.exit(e, std::cout, std::cerr) : 0;
     const auto chosen = app.get_subcommands();
     const std::string command = chosen.empty() ? "" : chosen[0]->get_name() + " ";
     throw minke::UsageError(one_line(e.what()) + "; see minke " + command + "--help");

@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 #include "cli/train_flags.h"
 #include "parallel/agreement.h"
+#include "parallel/launched.h"
 #include "parallel/mpi.h"
 #include "train/dry_run.h"
 
@@ -83,6 +84,7 @@ void add_train(CLI::App& app) {
   cmd->callback([flags] {
     const RunOptions options = flags->run_options();
     if (flags->dry_run) {
+      if (launched_process().rank > 0) return;
       const DryRun run = plan_run(flags->load_recipe(), whole_numbers(flags->at));
       if (flags->json)
         fmt::print("{}\n", to_json(run).dump(2));

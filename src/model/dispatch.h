@@ -34,6 +34,10 @@ class Dispatch {
   virtual void begin_send(View2<const float>) {}
   virtual void begin_send(View2<const double>) {}
   virtual void begin_send(const Fp8View&) {}
+  // Gate weights on their way, where the ranks of experts apply them: combine() of the same weights
+  // waits for them.
+  virtual void begin_combine(View2<const float>) {}
+  virtual void begin_combine(View2<const double>) {}
   // What send() returned, once more, for B: x is the same. What came from other ranks was kept.
   virtual Tensor send_again(View2<const float> x) { return send(x); }
   virtual Tensor send_again(View2<const double> x) { return send(x); }
@@ -42,7 +46,8 @@ class Dispatch {
   virtual void combine(View2<const float> rows, View2<const float> weights, View2<float> y) = 0;
   virtual void combine(View2<const double> rows, View2<const double> weights, View2<double> y) = 0;
 
-  // The gradients: of combine (-> drows, dweights [T, K]) and of send (dx += ...).
+  // The gradients: of combine (-> drows, dweights [T, K]) and of send (dx += ...). dweights may be
+  // on their way until send_backward returns.
   virtual Tensor combine_backward(View2<const float> dy, View2<const float> rows,
                                   View2<const float> weights, View2<float> dweights) = 0;
   virtual Tensor combine_backward(View2<const double> dy, View2<const double> rows,

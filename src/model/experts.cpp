@@ -129,6 +129,7 @@ MoeSaved moe_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real>& w, Sh
   s.dispatch->plan(indices, c.n_routed_experts);
   MINKE_ASSERT(s.dispatch->offsets().size() == w.experts.size() + 1);
   begin_send<Real>(*s.dispatch, s.x);
+  s.dispatch->begin_combine(std::as_const(s.gate.weights).v2<Real>());
   if (c.n_shared_experts > 0)
     s.shared = ffn_forward(model, w.shared_experts, s.x, y, Write::Overwrite, counts);
   else

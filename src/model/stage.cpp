@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/error.h"
 #include "ops/embedding.h"
 
@@ -28,17 +30,16 @@ void add_embedding_gradient(const Tensor& dembedding, std::span<const std::int32
   embedding_backward_weight(dembedding.v2<Real>(), ids, gradients.embed_tokens.v2<Real>());
 }
 
-// B, and with `add_now` the W of every layer behind its B; the work returned is then empty.
+// B, and with `add_now` the W of every layer behind its B; `work` is then left empty.
 template <class Real>
-StageWeightWork backward(const ModelOf<Real>& model, const StagePass& pass, Tensor dy, StageSaved s,
-                         Tensor& dx, PassResult& result, const GradientTargets* add_now) {
-  StageWeightWork work;
+void backward(const ModelOf<Real>& model, const StagePass& pass, Tensor dy, StageSaved s,
+              Tensor& dx, PassResult& result, const GradientTargets* add_now,
+              StageWeightWork& work) {
   if (s.end) {
     PredictionsWeightWork end = predictions_backward_input(model, s.batch, pass.settings,
                                                            std::move(*s.end), dy, result, add_now);
     if (!add_now) work.end = std::move(end);
   }
-  work.blocks.resize(add_now ? 0 : s.blocks.size());
   BalanceTerm none;
   for (std::size_t i = s.blocks.size(); i-- > 0;) {
     const Index layer = pass.range.first + static_cast<Index>(i);
@@ -52,7 +53,7 @@ StageWeightWork backward(const ModelOf<Real>& model, const StagePass& pass, Tens
     if (add_now)
       block_backward_weight(model, w, std::move(block), add_now->parameters.layers[at]);
     else
-      work.blocks[i] = std::move(block);
+      work.layers.push_back({layer, std::move(block)});
     dy = std::move(below);
   }
   if (!pass.range.embedding) {
@@ -63,7 +64,6 @@ StageWeightWork backward(const ModelOf<Real>& model, const StagePass& pass, Tens
     work.ids = std::move(s.ids);
     work.dembedding = std::move(dy);
   }
-  return work;
 }
 
 }  // namespace
@@ -121,28 +121,52 @@ StageSaved stage_forward(const ModelOf<Real>& model, const StagePass& pass,
 }
 
 template <class Real>
-StageWeightWork stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
-                                     StageSaved saved, Tensor& dx, PassResult& result) {
-  return backward(model, pass, std::move(dy), std::move(saved), dx, result, nullptr);
+void stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
+                          StageSaved saved, Tensor& dx, PassResult& result, StageWeightWork& work) {
+  backward(model, pass, std::move(dy), std::move(saved), dx, result, nullptr, work);
 }
 
 template <class Real>
-void stage_backward_weight(const ModelOf<Real>& model, const StagePass& pass, StageWeightWork work,
-                           const GradientTargets& gradients) {
-  if (work.end) predictions_backward_weight(model, std::move(*work.end), gradients);
-  for (std::size_t i = work.blocks.size(); i-- > 0;) {
-    const auto at = static_cast<std::size_t>(pass.range.first) + i;
-    block_backward_weight(model, model.weights.layers[at], std::move(work.blocks[i]),
+StageWeightWork stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
+                                     StageSaved saved, Tensor& dx, PassResult& result) {
+  StageWeightWork work;
+  stage_backward_input(model, pass, std::move(dy), std::move(saved), dx, result, work);
+  return work;
+}
+
+template <class Real>
+bool stage_backward_weight_part(const ModelOf<Real>& model, StageWeightWork& work,
+                                const GradientTargets& gradients) {
+  if (work.end) {
+    predictions_backward_weight(model, std::move(*work.end), gradients);
+    work.end.reset();
+  } else if (!work.layers.empty()) {
+    auto [layer, block] = std::move(work.layers.front());
+    work.layers.pop_front();
+    const auto at = static_cast<std::size_t>(layer);
+    block_backward_weight(model, model.weights.layers[at], std::move(block),
                           gradients.parameters.layers[at]);
+  } else if (work.dembedding.defined()) {
+    add_embedding_gradient<Real>(std::exchange(work.dembedding, {}), work.ids,
+                                 gradients.parameters);
+  } else {
+    return false;
   }
-  if (pass.range.embedding)
-    add_embedding_gradient<Real>(work.dembedding, work.ids, gradients.parameters);
+  return true;
+}
+
+template <class Real>
+void stage_backward_weight(const ModelOf<Real>& model, StageWeightWork work,
+                           const GradientTargets& gradients) {
+  while (stage_backward_weight_part(model, work, gradients)) {
+  }
 }
 
 template <class Real>
 void stage_backward(const ModelOf<Real>& model, const StagePass& pass, Tensor dy, StageSaved saved,
                     Tensor& dx, const GradientTargets& gradients, PassResult& result) {
-  backward(model, pass, std::move(dy), std::move(saved), dx, result, &gradients);
+  StageWeightWork none;
+  backward(model, pass, std::move(dy), std::move(saved), dx, result, &gradients, none);
 }
 
 template <class Real>
@@ -159,12 +183,18 @@ Tensor layers_forward(const ModelOf<Real>& model, const StageRange& range, Seque
 
 template decltype(stage_forward<float>) stage_forward<float>;
 template decltype(stage_forward<double>) stage_forward<double>;
-template decltype(stage_backward_input<float>) stage_backward_input<float>;
-template decltype(stage_backward_input<double>) stage_backward_input<double>;
-template decltype(stage_backward_weight<float>) stage_backward_weight<float>;
-template decltype(stage_backward_weight<double>) stage_backward_weight<double>;
-template decltype(stage_backward<float>) stage_backward<float>;
-template decltype(stage_backward<double>) stage_backward<double>;
+#define MINKE_STAGE_BACKWARD_OF(Real)                                                            \
+  template void stage_backward_input(const ModelOf<Real>&, const StagePass&, Tensor, StageSaved, \
+                                     Tensor&, PassResult&, StageWeightWork&);                    \
+  template StageWeightWork stage_backward_input(const ModelOf<Real>&, const StagePass&, Tensor,  \
+                                                StageSaved, Tensor&, PassResult&);               \
+  template decltype(stage_backward_weight_part<Real>) stage_backward_weight_part<Real>;          \
+  template decltype(stage_backward_weight<Real>) stage_backward_weight<Real>;                    \
+  template decltype(stage_backward<Real>) stage_backward<Real>;
+MINKE_STAGE_BACKWARD_OF(float)
+MINKE_STAGE_BACKWARD_OF(double)
+#undef MINKE_STAGE_BACKWARD_OF
+
 template decltype(layers_forward<float>) layers_forward<float>;
 
 }  // namespace minke

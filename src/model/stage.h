@@ -9,6 +9,7 @@
 // A stage reads only its own weights, those that visit_parameters lists for its range. Results have
 // the same bits however the model is cut, and with W at once or later.
 #pragma once
+#include <deque>
 #include <optional>
 
 #include "model/predictions.h"
@@ -16,7 +17,7 @@
 
 namespace minke {
 
-// The same in F, B and W of a micro-batch.
+// The same in F and B of a micro-batch.
 struct StagePass {
   StageRange range;
   LossSettings settings;
@@ -29,11 +30,16 @@ struct StageSaved {
   std::vector<BlockSaved> blocks;       // of the stage's layers
   std::optional<PredictionsSaved> end;  // of the last stage
 };
+// In the order in which B leaves it.
 struct StageWeightWork {
+  struct Layer {
+    Index layer;
+    BlockWeightWork block;
+  };
+  std::optional<PredictionsWeightWork> end;
+  std::deque<Layer> layers;  // last to first
   std::vector<std::int32_t> ids;
   Tensor dembedding;  // [B T, D], on the first stage
-  std::vector<BlockWeightWork> blocks;
-  std::optional<PredictionsWeightWork> end;
 };
 
 // The gradients of a stage, with those of the two uses of the embedding apart: its rows as inputs
@@ -67,9 +73,18 @@ StageSaved stage_forward(const ModelOf<Real>& model, const StagePass& pass,
 template <class Real>
 StageWeightWork stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
                                      StageSaved saved, Tensor& dx, PassResult& result);
-// W. Gradients are added to.
+// The same into `work`, layer by layer: while this waits for other ranks, parts of it may be done.
 template <class Real>
-void stage_backward_weight(const ModelOf<Real>& model, const StagePass& pass, StageWeightWork work,
+void stage_backward_input(const ModelOf<Real>& model, const StagePass& pass, Tensor dy,
+                          StageSaved saved, Tensor& dx, PassResult& result, StageWeightWork& work);
+// A part of W, the next that B has left: of the output, of a layer or of the embedding. False when
+// there is none. Gradients are added to.
+template <class Real>
+bool stage_backward_weight_part(const ModelOf<Real>& model, StageWeightWork& work,
+                                const GradientTargets& gradients);
+// W: all parts.
+template <class Real>
+void stage_backward_weight(const ModelOf<Real>& model, StageWeightWork work,
                            const GradientTargets& gradients);
 
 // B and W with the W of each layer right behind its B, so that the work of one layer at a time is

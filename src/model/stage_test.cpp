@@ -77,8 +77,7 @@ Outcome run_stages(Case& s, Compute compute, const TrainingForm& form,
   }
   if (weights == Weights::Later)
     for (std::size_t i = 0; i < stages.size(); ++i)
-      stage_backward_weight(models[i], {stages[i], s.settings}, std::move(work[i]),
-                            out.gradients[i].targets());
+      stage_backward_weight(models[i], std::move(work[i]), out.gradients[i].targets());
   out.result = joined(std::move(results));
   return out;
 }

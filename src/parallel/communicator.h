@@ -50,6 +50,8 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Of `rank`, among all ranks of the job.
+  virtual int world_rank(int rank) const = 0;
   // Of the machine that `rank` runs on; equal names share memory.
   virtual std::string host(int rank) const = 0;
 

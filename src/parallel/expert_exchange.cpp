@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace minke {
 namespace {
@@ -66,6 +68,17 @@ void ExpertExchange::sort_arrived(const TokenChoices& arrived) {
   by_token_ = order_of(std::move(row_of));
 }
 
+// Nobody here waits for rows that leave: they are kept until they have left.
+Tensor ExpertExchange::arrived(Moving moving) {
+  wait_all(moving.receives);
+  std::erase_if(leaving_, [](Moving& m) {
+    return std::all_of(m.sends.begin(), m.sends.end(), [](Request& r) { return r->test(); });
+  });
+  Tensor rows = std::move(moving.arrived);
+  leaving_.push_back(std::move(moving));
+  return rows;
+}
+
 // ---- rows to experts
 
 ExpertExchange::MovingTokens ExpertExchange::start(std::size_t hop, TokenRows rows,
@@ -76,8 +89,8 @@ ExpertExchange::MovingTokens ExpertExchange::start(std::size_t hop, TokenRows ro
 }
 
 TokenRows ExpertExchange::finish(MovingTokens moving) {
-  TokenRows rows{TokenHop::finish(std::move(moving.values)), {}};
-  if (moving.scales) rows.scales = TokenHop::finish(std::move(*moving.scales));
+  TokenRows rows{arrived(std::move(moving.values)), {}};
+  if (moving.scales) rows.scales = arrived(std::move(*moving.scales));
   return rows;
 }
 
@@ -106,8 +119,7 @@ Tensor ExpertExchange::inputs(View2<const Real> x) {
 
 template <class Real>
 Tensor ExpertExchange::inputs_again() {
-  const TokenRows arrived = std::move(inputs_);
-  return expanded<Real>(arrived);
+  return expanded<Real>(std::exchange(inputs_, {}));
 }
 
 void ExpertExchange::begin_send(const Fp8View& x) {
@@ -123,8 +135,7 @@ Fp8Rows ExpertExchange::send(const Fp8View& x) {
 }
 
 Fp8Rows ExpertExchange::send_again(const Fp8View&) {
-  const TokenRows arrived = std::move(inputs_);
-  TokenRows rows = gathered(arrived, expand_);
+  TokenRows rows = gathered(std::exchange(inputs_, {}), expand_);
   return {std::move(rows.values), std::move(rows.scales)};
 }
 
@@ -133,14 +144,19 @@ Tensor ExpertExchange::expanded(const TokenRows& arrived) const {
   return widened<Real>(gathered(arrived, expand_));
 }
 
+template <class Real>
+void ExpertExchange::begin_weights(View2<const Real> weights) {
+  moving_weights_ = start(0, {gathered(weights, hops_.front().outgoing()), {}}, traffic().routing);
+}
+
 // Gate weights of the rows here [rows, 1].
 template <class Real>
 Tensor ExpertExchange::expanded_weights(View2<const Real> weights) {
-  if (!weights_.defined())
-    weights_ =
-        to_experts(start(0, {gathered(weights, hops_.front().outgoing()), {}}, traffic().routing),
-                   traffic().routing)
-            .values;
+  if (!weights_.defined()) {
+    if (!moving_weights_) begin_weights(weights);
+    weights_ = to_experts(std::move(*moving_weights_), traffic().routing).values;
+    moving_weights_.reset();
+  }
   Tensor rows = Tensor::uninitialized<Real>({static_cast<Index>(expand_.token.size()), 1});
   const View1<const Real> all = std::as_const(weights_).flat<Real>();
   for (std::size_t i = 0; i < weight_of_.size(); ++i)
@@ -178,23 +194,23 @@ void ExpertExchange::begin_home(View2<const Real> rows, const Tensor* weights) {
 
 // [choices of the tokens of this rank, D], in the order of hops_.front().returned_choices().
 Tensor ExpertExchange::choices_home(Moving last_hop, LinkBytes& bytes) {
-  Tensor rows = TokenHop::finish(std::move(last_hop));
+  Tensor rows = arrived(std::move(last_hop));
   for (std::size_t i = hops_.size() - 1; i-- > 0;)
-    rows = TokenHop::finish(
+    rows = arrived(
         hops_[i].start_choices_back(gathered(rows, hops_[i + 1].returned_choices()), bytes));
   return rows;
 }
 
 template <class Real>
 void ExpertExchange::add_sums_home(Moving last_hop, View2<Real> y) {
-  Tensor rows = widened<Real>({TokenHop::finish(std::move(last_hop)), {}});
+  Tensor rows = widened<Real>({arrived(std::move(last_hop)), {}});
   for (std::size_t i = hops_.size() - 1; i-- > 0;) {
-    const RowSums<Real> arrived = hops_[i + 1].template returned_tokens<Real>();
+    const RowSums<Real> returned = hops_[i + 1].template returned_tokens<Real>();
     Tensor sums =
-        Tensor::zeros<Real>({static_cast<Index>(arrived.first.size()) - 1, rows.extent(1)});
-    sum_rows(std::as_const(rows).v2<Real>(), arrived, sums.v2<Real>());
+        Tensor::zeros<Real>({static_cast<Index>(returned.first.size()) - 1, rows.extent(1)});
+    sum_rows(std::as_const(rows).v2<Real>(), returned, sums.v2<Real>());
     Moving next = hops_[i].start_tokens_back(narrowed(std::move(sums)), traffic().combine);
-    rows = widened<Real>({TokenHop::finish(std::move(next)), {}});
+    rows = widened<Real>({arrived(std::move(next)), {}});
   }
   sum_rows(std::as_const(rows).v2<Real>(), hops_.front().template returned_tokens<Real>(), y);
 }
@@ -220,6 +236,7 @@ Tensor ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const R
                                              View2<const Real> weights, View2<Real> dweights) {
   TokenRows out = gathered(dy, group_.form().gradients, hops_.front().outgoing());
   MovingTokens moving = start(0, std::move(out), traffic().dispatch);
+  if (!weights_.defined()) begin_weights(weights);
   const Tensor dy_rows = expanded<Real>(to_experts(std::move(moving), traffic().dispatch));
   const Tensor of_rows = expanded_weights(weights);
   Tensor drows = Tensor::uninitialized<Real>(dy_rows.shape());
@@ -228,23 +245,37 @@ Tensor ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const R
   std::iota(each.begin(), each.end(), 0);
   combine_experts_backward(dy_rows.v2<Real>(), rows, order_of(std::move(each)), of_rows.v2<Real>(),
                            drows.v2<Real>(), dof_rows.v2<Real>());
-  Moving home = hops_.back().start_choices_back(gathered(dof_rows, by_token_), traffic().routing);
-  const Tensor returned = choices_home(std::move(home), traffic().routing);
+  moving_dweights_ =
+      hops_.back().start_choices_back(gathered(dof_rows, by_token_), traffic().routing);
+  dweights_ = dweights;
+  return drows;
+}
+
+template <class Real>
+void ExpertExchange::finish_weights_gradient() {
+  const Tensor returned = choices_home(std::move(*moving_dweights_), traffic().routing);
+  moving_dweights_.reset();
   const BlockVector<std::int32_t>& row = hops_.front().returned_choices().row;
+  const View2<Real> dweights = std::get<View2<Real>>(dweights_);
   for (Index t = 0; t < dweights.extent(0); ++t)
     for (Index k = 0; k < per_token_; ++k)
       dweights(t, k) = returned.v2<Real>()(row[at(t * per_token_ + k)], 0);
-  return drows;
 }
 
 template <class Real>
 void ExpertExchange::add_inputs_gradient(View2<const Real> drows, View2<Real> dx) {
   if (!moving_home_) begin_home(drows, nullptr);
+  finish_weights_gradient<Real>();
   Moving home = std::move(*moving_home_);
   moving_home_.reset();
-  if (group_.form().sums) return add_sums_home<Real>(std::move(home), dx);
-  const Tensor returned = choices_home(std::move(home), traffic().combine);
-  gather_tokens_backward(returned.v2<Real>(), hops_.front().returned_choices(), dx);
+  if (group_.form().sums) {
+    add_sums_home<Real>(std::move(home), dx);
+  } else {
+    const Tensor returned = choices_home(std::move(home), traffic().combine);
+    gather_tokens_backward(returned.v2<Real>(), hops_.front().returned_choices(), dx);
+  }
+  for (Moving& moving : leaving_) wait_all(moving.sends);
+  leaving_.clear();
 }
 
 // For what is derived from it.
@@ -252,6 +283,7 @@ void ExpertExchange::add_inputs_gradient(View2<const Real> drows, View2<Real> dx
   template void ExpertExchange::begin_inputs(View2<const Real>);                                 \
   template Tensor ExpertExchange::inputs(View2<const Real>);                                     \
   template Tensor ExpertExchange::inputs_again<Real>();                                          \
+  template void ExpertExchange::begin_weights(View2<const Real>);                                \
   template void ExpertExchange::combine_rows(View2<const Real>, View2<const Real>, View2<Real>); \
   template Tensor ExpertExchange::combine_rows_backward(View2<const Real>, View2<const Real>,    \
                                                         View2<const Real>, View2<Real>);         \

@@ -4,8 +4,8 @@
 //   plan               integers: counts, then the choices of every token that goes out
 //   send               rows to experts: a token once to each rank; there a row for each expert
 //   combine            rows back, and their weighted sum
-//   combine_backward   dy as send does, with the gate weights; their gradients back
-//   send_backward      as combine, weights 1
+//   combine_backward   dy as send does, with the gate weights
+//   send_backward      as combine, weights 1; gradients of the gate weights, sent before
 //
 // Rows here are sorted by (expert, source rank, token). Every function is collective, and each rank
 // calls those of one dispatch in the same order; of several dispatches in any. What a rank waits
@@ -13,6 +13,7 @@
 // send_again.
 #pragma once
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "model/dispatch.h"
@@ -39,6 +40,8 @@ class ExpertExchange : public Dispatch {
   Tensor send_again(View2<const double>) override { return inputs_again<double>(); }
   Fp8Rows send_again(const Fp8View&) override;
 
+  void begin_combine(View2<const float> weights) override { begin_sums(weights); }
+  void begin_combine(View2<const double> weights) override { begin_sums(weights); }
   void combine(View2<const float> rows, View2<const float> weights, View2<float> y) override {
     combine_rows(rows, weights, y);
   }
@@ -70,6 +73,7 @@ class ExpertExchange : public Dispatch {
   };
 
   void sort_arrived(const TokenChoices& arrived);
+  Tensor arrived(Moving moving);
 
   MovingTokens start(std::size_t hop, TokenRows rows, LinkBytes& bytes);
   TokenRows finish(MovingTokens moving);
@@ -82,6 +86,8 @@ class ExpertExchange : public Dispatch {
   Tensor inputs_again();
   template <class Real>
   Tensor expanded(const TokenRows& arrived) const;
+  template <class Real>
+  void begin_weights(View2<const Real> weights);
   template <class Real>
   Tensor expanded_weights(View2<const Real> weights);
 
@@ -96,10 +102,16 @@ class ExpertExchange : public Dispatch {
   void add_sums_home(Moving last_hop, View2<Real> y);
 
   template <class Real>
+  void begin_sums(View2<const Real> weights) {
+    if (group_.form().sums) begin_weights(weights);
+  }
+  template <class Real>
   void combine_rows(View2<const Real> rows, View2<const Real> weights, View2<Real> y);
   template <class Real>
   Tensor combine_rows_backward(View2<const Real> dy, View2<const Real> rows,
                                View2<const Real> weights, View2<Real> dweights);
+  template <class Real>
+  void finish_weights_gradient();
   template <class Real>
   void add_inputs_gradient(View2<const Real> drows, View2<Real> dx);
 
@@ -115,8 +127,10 @@ class ExpertExchange : public Dispatch {
   std::vector<std::int32_t> weight_of_;  // of every such choice: its place in [arrived, K]
   TokenRows inputs_;                     // arrived, kept for B
   Tensor weights_;                       // [arrived, K], once they were sent
-  std::optional<MovingTokens> moving_inputs_;
-  std::optional<Moving> moving_home_;
+  std::vector<Moving> leaving_;
+  std::optional<MovingTokens> moving_inputs_, moving_weights_;
+  std::optional<Moving> moving_home_, moving_dweights_;
+  std::variant<View2<float>, View2<double>> dweights_;  // where the last go
 };
 
 // For ModelOf::make_dispatch.

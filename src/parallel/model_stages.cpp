@@ -7,6 +7,13 @@
 #include "ops/permute.h"
 
 namespace minke {
+namespace {
+
+// Micro-batches whose W is not done: one that BI works on, and enough parts for waits where it has
+// left none yet. Each costs the memory of a BI whose W has not come.
+constexpr std::size_t kMostInParts = 3;
+
+}  // namespace
 
 BoundaryFormat boundary_format(Compute compute) {
   return compute == Compute::Fp32 ? BoundaryFormat::Fp32 : BoundaryFormat::Bf16;
@@ -102,7 +109,30 @@ MessageBytes ModelStages::backward(MicroBatch m, MessageBytes dy) {
 void ModelStages::backward_weight(MicroBatch m) {
   auto work = phase(m).work.extract(m.chunk);
   MINKE_ASSERT(!work.empty());
-  stage_backward_weight(model_, pass(m), std::move(work.mapped()), targets(m));
+  stage_backward_weight(model_, std::move(work.mapped()), targets(m));
+}
+
+MessageBytes ModelStages::backward_in_parts(MicroBatch m, MessageBytes dy) {
+  while (parts_.size() >= kMostInParts && backward_weight_part()) {
+  }
+  parts_.push_back({m, {}});  // other elements of a deque stay where they are
+  Tensor dx;
+  stage_backward_input(model_, pass(m), unpack(std::move(dy)), take_saved(m), dx, result(m),
+                       parts_.back().work);
+  return pack(dx);
+}
+
+// Of the oldest, which is done when it has no part left and a younger one has begun: B's come one
+// by one.
+std::optional<MicroBatch> ModelStages::backward_weight_part() {
+  while (!parts_.empty()) {
+    WeightParts& oldest = parts_.front();
+    const MicroBatch m = oldest.micro_batch;
+    if (stage_backward_weight_part(model_, oldest.work, targets(m))) return m;
+    if (parts_.size() == 1) break;
+    parts_.pop_front();
+  }
+  return std::nullopt;
 }
 
 // An empty message is no tensor: a pipeline's end.

@@ -8,6 +8,7 @@
 //          memory of a model for every micro-batch.
 //   Fast   all micro-batches of a stage into one buffer, as they come.
 #pragma once
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -47,6 +48,8 @@ class ModelStages final : public StageRunner {
   MessageBytes backward_input(MicroBatch micro_batch, MessageBytes dy) override;
   MessageBytes backward(MicroBatch micro_batch, MessageBytes dy) override;
   void backward_weight(MicroBatch micro_batch) override;
+  MessageBytes backward_in_parts(MicroBatch micro_batch, MessageBytes dy) override;
+  std::optional<MicroBatch> backward_weight_part() override;
 
   const StageRange& range(int phase) const { return phases_[phase].range; }
   // Of the phase's stage, after the list: a term for each of its micro-batches in order (Fixed), or
@@ -81,6 +84,11 @@ class ModelStages final : public StageRunner {
   const View2<const std::int32_t> tokens_;
   const ModelStagesSettings settings_;
   Phase phases_[2];
+  struct WeightParts {
+    MicroBatch micro_batch;
+    StageWeightWork work;  // as far as BI has come
+  };
+  std::deque<WeightParts> parts_;
 };
 
 }  // namespace minke

@@ -161,6 +161,7 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(world_ranks_.size()); }
+  int world_rank(int rank) const override { return world_ranks_[static_cast<std::size_t>(rank)]; }
   std::string host(int rank) const override { return session_->host(world_rank(rank)); }
 
   Request send(std::span<const std::byte> bytes, int to, int tag) override {
@@ -264,8 +265,6 @@ class MpiCommunicator final : public Communicator {
     MPI_Group_free(&world_group);
     return in_world;
   }
-
-  int world_rank(int rank) const { return world_ranks_[static_cast<std::size_t>(rank)]; }
 
   void count(std::size_t bytes, int to) {
     if (to != rank_) bytes_sent_ += bytes;

@@ -17,6 +17,7 @@ int tag_of(MessageKind kind, int phase) {
 struct Parcel {  // the request is given up before its bytes
   MessageBytes bytes;
   Request request;
+  MessageEnd end = {};
 };
 
 // Keeps what a rank has received, produced and not yet sent while its list runs.
@@ -27,9 +28,11 @@ class Executor {
       : schedule_(schedule), pipeline_(pipeline), runner_(runner), options_(rank) {}
 
   void run() {
+    const FillingWaits filling(options_.baton, [this] { return fill(); });
     for (const ScheduleOp& op : schedule_.ranks[static_cast<std::size_t>(pipeline_.rank())])
       execute(op);
     for (Parcel& parcel : sending_) await(parcel, {});
+    finish_parts();
     MINKE_ASSERT(inputs_.empty() && outputs_.empty());
   }
 
@@ -51,6 +54,7 @@ class Executor {
         backward(op.backward, take_input(true, op.backward), op.kind == OpKind::BI);
         break;
       case OpKind::W:
+        finish_parts();
         timed(Activity::W, op.backward, [&] { runner_.backward_weight(op.backward); });
         break;
       case OpKind::FB:
@@ -67,11 +71,13 @@ class Executor {
       if (m.kind == MessageKind::RecvF || m.kind == MessageKind::RecvB) {
         Parcel& parcel = inputs_[key(gradient, m.micro_batch)];
         parcel.bytes.resize(runner_.message_bytes(m.micro_batch));
+        parcel.end = posted({.receives = true, .peer = m.peer, .tag = tag});
         parcel.request = pipeline_.receive(parcel.bytes, m.peer, tag);
       } else {
         auto output = outputs_.extract(key(gradient, m.micro_batch));
         MINKE_ASSERT(!output.empty());
         Parcel& parcel = sending_.emplace_back(std::move(output.mapped()), nullptr);
+        parcel.end = posted({.peer = m.peer, .tag = tag});
         parcel.request = pipeline_.send(parcel.bytes, m.peer, tag);
       }
     }
@@ -119,10 +125,32 @@ class Executor {
     await(dy, m);
     MessageBytes dx;
     timed(input_only ? Activity::BI : Activity::B, m, [&] {
-      dx = input_only ? runner_.backward_input(m, std::move(dy.bytes))
-                      : runner_.backward(m, std::move(dy.bytes));
+      if (input_only)
+        dx = runner_.backward_input(m, std::move(dy.bytes));
+      else if (options_.baton)
+        dx = runner_.backward_in_parts(m, std::move(dy.bytes));
+      else
+        dx = runner_.backward(m, std::move(dy.bytes));
     });
     return dx;
+  }
+
+  // Gradients of weights are added in the order of their micro-batches.
+  void finish_parts() {
+    while (options_.baton && fill()) {
+    }
+  }
+
+  bool fill() {
+    TimelineEvent event{Activity::Part, options_.baton->strand(), {}, 0, 0};
+    if (options_.timeline) event.begin_s = options_.timeline->now_s();
+    const std::optional<MicroBatch> done = runner_.backward_weight_part();
+    if (done && options_.timeline) {
+      event.micro_batch = *done;
+      event.end_s = options_.timeline->now_s();
+      options_.timeline->add(event);
+    }
+    return done.has_value();
   }
 
   // Empty on a pipeline's first stage (activations) and last one (gradients).
@@ -144,8 +172,14 @@ class Executor {
 
   void await(Parcel& parcel, MicroBatch m) {
     if (parcel.request)
-      wait_without_baton(*parcel.request, {options_.baton, options_.timeline}, Activity::Message,
-                         m);
+      wait_without_baton(*parcel.request, {options_.baton, options_.timeline}, Activity::Message, m,
+                         parcel.end);
+  }
+
+  // The end of a message with a rank of the pipeline.
+  MessageEnd posted(MessageEnd end) const {
+    end.peer = pipeline_.world_rank(end.peer);
+    return options_.timeline ? options_.timeline->post(end) : end;
   }
 
   void timed(Activity activity, MicroBatch m, FunctionRef<void()> body) {

@@ -6,6 +6,8 @@
 // a list that waits for whole batches would not.
 #pragma once
 #include <cstddef>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -34,13 +36,22 @@ class StageRunner {
   // B: BI and W at once.
   virtual MessageBytes backward(MicroBatch micro_batch, MessageBytes dy) = 0;
   virtual void backward_weight(MicroBatch micro_batch) = 0;
+
+  // B as BI, which leaves its W in parts: strands that wait do them, and what is left is done
+  // before the next W or the end. The runner itself does some where it would keep too many. Or B at
+  // once, without parts.
+  virtual MessageBytes backward_in_parts(MicroBatch micro_batch, MessageBytes dy) {
+    return backward(micro_batch, std::move(dy));
+  }
+  // Does the next part, whose micro-batch is returned; nothing when none is there.
+  virtual std::optional<MicroBatch> backward_weight_part() { return std::nullopt; }
 };
 
 struct PipelineRank {
   Timeline* timeline = nullptr;  // what happened when goes there
-  // With one, both halves of an FB run as strands, and the runner's exchanges must go through an
-  // OverlappingCommunicator of this baton (parallel/strands.h). Without, the forward runs before
-  // the backward.
+  // With one, both halves of an FB run as strands, and parts of W fill waits of every B and FB; the
+  // runner's exchanges must go through an OverlappingCommunicator of this baton
+  // (parallel/strands.h). Without, the forward runs before the backward.
   Baton* baton = nullptr;
 };
 

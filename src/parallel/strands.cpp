@@ -8,14 +8,16 @@ namespace {
 
 class OverlappingMessage final : public PendingMessage {
  public:
-  OverlappingMessage(Request inner, const OverlappingCommunicator::Rank& rank)
-      : inner_(std::move(inner)), rank_(rank) {}
+  OverlappingMessage(Request inner, const OverlappingCommunicator::Rank& rank,
+                     const MessageEnd& end)
+      : inner_(std::move(inner)), rank_(rank), end_(end) {}
   bool test() override { return inner_->test(); }
-  void wait() override { wait_without_baton(*inner_, rank_, Activity::Exchange); }
+  void wait() override { wait_without_baton(*inner_, rank_, Activity::Exchange, {}, end_); }
 
  private:
   const Request inner_;
   const OverlappingCommunicator::Rank rank_;
+  const MessageEnd end_;
 };
 
 // The holder's pause; the baton is back when it is destroyed, by an exception as well.
@@ -35,9 +37,10 @@ class Pause {
   const int strand_;
 };
 
-Request overlapping(Request inner, const OverlappingCommunicator::Rank& rank) {
+Request overlapping(Request inner, const OverlappingCommunicator::Rank& rank,
+                    const MessageEnd& end = {}) {
   if (!inner) return inner;
-  return std::make_unique<OverlappingMessage>(std::move(inner), rank);
+  return std::make_unique<OverlappingMessage>(std::move(inner), rank, end);
 }
 
 }  // namespace
@@ -55,6 +58,16 @@ void Baton::give() {
     ++turn_;
   }
   turned_.notify_all();
+}
+
+bool Baton::is_held() const {
+  std::lock_guard lock(mutex_);
+  return next_ticket_ > turn_;
+}
+
+bool Baton::is_wanted() const {
+  std::lock_guard lock(mutex_);
+  return next_ticket_ > turn_ + 1;
 }
 
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second) {
@@ -82,12 +95,17 @@ void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> se
 }
 
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
-                        Activity activity, MicroBatch micro_batch) {
+                        Activity activity, MicroBatch micro_batch, const MessageEnd& message) {
   if (request.test()) return;
-  TimelineEvent event{activity, rank.baton ? rank.baton->strand() : 0, micro_batch, 0, 0};
+  Baton* const baton = rank.baton && rank.baton->is_held() ? rank.baton : nullptr;
+  TimelineEvent event{activity, baton ? baton->strand() : 0, micro_batch, 0, 0};
+  event.message = message;
   if (rank.timeline) event.begin_s = rank.timeline->now_s();
-  {
-    const Pause pause(rank.baton);
+  bool came = false;
+  while (!came && baton && !baton->is_wanted() && baton->fill()) came = request.test();
+  if (rank.timeline) event.came_s = rank.timeline->now_s();
+  if (!came) {
+    const Pause pause(baton);
     request.wait();
     if (rank.timeline) event.came_s = rank.timeline->now_s();
   }
@@ -96,12 +114,18 @@ void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::
   rank.timeline->add(event);
 }
 
+MessageEnd OverlappingCommunicator::posted(const MessageEnd& end) const {
+  return rank_.timeline ? rank_.timeline->post(end) : end;
+}
+
 Request OverlappingCommunicator::send(std::span<const std::byte> bytes, int to, int tag) {
-  return overlapping(inner_.send(bytes, to, tag), rank_);
+  const MessageEnd end = posted({.peer = inner_.world_rank(to), .tag = tag});
+  return overlapping(inner_.send(bytes, to, tag), rank_, end);
 }
 
 Request OverlappingCommunicator::receive(std::span<std::byte> bytes, int from, int tag) {
-  return overlapping(inner_.receive(bytes, from, tag), rank_);
+  const MessageEnd end = posted({.receives = true, .peer = inner_.world_rank(from), .tag = tag});
+  return overlapping(inner_.receive(bytes, from, tag), rank_, end);
 }
 
 Request OverlappingCommunicator::all_to_all(std::span<const std::byte> to_all,

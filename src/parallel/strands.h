@@ -4,11 +4,15 @@
 // pair follows from where they wait.
 //
 // One baton a rank; only its holder computes. A strand that must wait gives it away and asks for it
-// back when the message has come. Turns are served in the order in which they were asked for.
+// back when the message has come. Turns are served in the order in which they were asked for. While
+// nobody else asks for it, the strand that waits does work that can be done at any time, if there
+// is some (the gradients of weights).
 #pragma once
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <utility>
 
 #include "base/function_ref.h"
 #include "parallel/communicator.h"
@@ -22,11 +26,19 @@ class Baton {
   void take(int strand = 0);
   // By the holder.
   void give();
+  bool is_held() const;
+  // By the holder: whether somebody else waits for a turn.
+  bool is_wanted() const;
+  // By the holder, who waits: does a piece of the work that fills waits; false when there is none.
+  bool fill() const { return filler_ && filler_(); }
   int strand() const { return strand_; }
 
  private:
-  std::mutex mutex_;
+  friend class FillingWaits;
+
+  mutable std::mutex mutex_;
   std::condition_variable turned_;
+  std::function<bool()> filler_;
   std::uint64_t next_ticket_ = 0, turn_ = 0;
   int strand_ = 0;  // of the holder, who alone reads and writes it
 };
@@ -47,6 +59,23 @@ class HoldingBaton {
   Baton* const baton_;
 };
 
+// While it lives, waits of the baton's strands are filled with pieces of work: `fill` does one, or
+// says that there is none. Nothing of no baton.
+class FillingWaits {
+ public:
+  FillingWaits(Baton* baton, std::function<bool()> fill) : baton_(baton) {
+    if (baton_) baton_->filler_ = std::move(fill);
+  }
+  ~FillingWaits() {
+    if (baton_) baton_->filler_ = nullptr;
+  }
+  FillingWaits(const FillingWaits&) = delete;
+  FillingWaits& operator=(const FillingWaits&) = delete;
+
+ private:
+  Baton* const baton_;
+};
+
 // Runs both to the end, the second as strand 1 on a thread of its own. The caller holds the baton
 // as strand 0 and has it again afterwards. The first exception thrown is thrown again when both
 // have ended; so that the other strand ends as well, what it waits for must fail
@@ -54,6 +83,7 @@ class HoldingBaton {
 void run_strands(Baton& baton, FunctionRef<void()> first, FunctionRef<void()> second);
 
 // A communicator whose waits give the baton away: request.wait() when the message has not come yet.
+// Where nobody holds the baton there are no turns, and they only wait.
 // Barriers and splits keep it; a communicator that is split off is one of this kind too.
 //
 // The order in which both strands of a pair come to their operations differs from rank to rank, so
@@ -71,6 +101,7 @@ class OverlappingCommunicator final : public Communicator {
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  int world_rank(int rank) const override { return inner_.world_rank(rank); }
   std::string host(int rank) const override { return inner_.host(rank); }
   Request send(std::span<const std::byte> bytes, int to, int tag) override;
   Request receive(std::span<std::byte> bytes, int from, int tag) override;
@@ -91,13 +122,17 @@ class OverlappingCommunicator final : public Communicator {
   std::uint64_t bytes_sent() const override { return inner_.bytes_sent(); }
 
  private:
+  MessageEnd posted(const MessageEnd& end) const;
+
   const std::unique_ptr<Communicator> owned_;
   Communicator& inner_;
   const Rank rank_;
 };
 
-// Waits for `request` without the baton, and records it. Nothing of it when it is complete.
+// Waits for `request`, filling the wait or without the baton, and records it. Nothing of it when it
+// is complete.
 void wait_without_baton(PendingMessage& request, const OverlappingCommunicator::Rank& rank,
-                        Activity activity, MicroBatch micro_batch = {});
+                        Activity activity, MicroBatch micro_batch = {},
+                        const MessageEnd& message = {});
 
 }  // namespace minke

@@ -104,6 +104,70 @@ TEST(StrandsThreads, AnExceptionOfEitherComesOutWithTheBatonHeld) {
   }
 }
 
+TEST(Strands, FillAWaitUntilTheMessageComes) {
+  class ComesAfter final : public PendingMessage {
+   public:
+    explicit ComesAfter(int looks) : looks_(looks) {}
+    bool test() override { return --looks_ < 0; }
+    void wait() override {}
+
+   private:
+    int looks_;
+  };
+  Baton baton;
+  Timeline timeline(Timeline::Clock::now());
+  const HoldingBaton holding(&baton);
+  int left = 5;
+  const auto wait_for = [&](ComesAfter message) {
+    wait_without_baton(message, {&baton, &timeline}, Activity::Exchange);
+  };
+  {
+    const FillingWaits filling(&baton, [&] { return left > 0 && left-- > 0; });
+    wait_for(ComesAfter(3));
+    EXPECT_EQ(left, 2);
+    wait_for(ComesAfter(9));  // longer than there is work
+    EXPECT_EQ(left, 0);
+    left = 1;
+  }
+  wait_for(ComesAfter(3));
+  EXPECT_EQ(left, 1) << "filled by what has ended";
+  for (const TimelineEvent& e : timeline.events()) EXPECT_LE(e.begin_s, e.came_s);
+}
+
+TEST(Strands, WaitWithoutTurnsWhereNobodyHoldsTheBaton) {
+  Baton baton;
+  pause(baton);
+  EXPECT_FALSE(baton.is_held());
+  const HoldingBaton holding(&baton);
+  EXPECT_TRUE(baton.is_held());
+}
+
+// A strand that asks for its turn goes before the work that fills waits.
+TEST(StrandsThreads, TakeTurnsBeforeWaitsAreFilled) {
+  Baton baton;
+  std::string order;
+  const HoldingBaton holding(&baton);
+  int left = 1;
+  const FillingWaits filling(&baton, [&] {
+    if (left == 0) return false;
+    --left;
+    order += 'f';
+    return true;
+  });
+  run_strands(
+      baton,
+      [&] {
+        while (!baton.is_wanted()) std::this_thread::yield();
+        order += 'a';
+        pause(baton);
+      },
+      [&] {
+        order += 'b';
+        pause(baton);
+      });
+  EXPECT_EQ(order.substr(0, 2), "ab");
+}
+
 // Comes after a time, whatever anybody does: an exchange over a slow network.
 class Slow final : public PendingMessage {
  public:
@@ -146,12 +210,12 @@ TEST(Strands, HideTheExchangesOfEachOther) {
   double hidden = 0;
   for (int attempt = 1; attempt <= 5 && hidden < 0.8; ++attempt) {
     const TimelineShares shares = measure(true);
-    hidden = shares.hidden_share();
-    std::printf("try %d: %.1f ms of exchanges, %.1f ms exposed\n", attempt, 1e3 * shares.exchange,
-                1e3 * shares.exposed);
+    hidden = shares.experts.hidden_share();
+    std::printf("try %d: %.1f ms of exchanges, %.1f ms shown\n", attempt,
+                1e3 * shares.experts.under_way, 1e3 * shares.experts.shown);
   }
   EXPECT_GE(hidden, 0.8);
-  EXPECT_EQ(measure(false).hidden_share(), 0);
+  EXPECT_EQ(measure(false).experts.hidden_share(), 0);
 }
 
 // Collective operations through the decorator are those of the communicator inside.

@@ -94,10 +94,9 @@ class Supervisor {
   void announce(const std::string& what, const JobShape& shape) {
     const std::string from =
         newest_ < 0 ? "from the beginning" : "from " + job_.checkpoint_name(newest_);
-    const std::string ranks =
-        shape.ranks == settings_.shape.ranks
-            ? fmt::format("{} ranks", shape.ranks)
-            : fmt::format("{} ranks instead of {}", shape.ranks, settings_.shape.ranks);
+    std::string ranks = fmt::format("{} {}", shape.ranks, shape.ranks == 1 ? "rank" : "ranks");
+    if (shape.ranks != settings_.shape.ranks)
+      ranks += fmt::format(" instead of {}", settings_.shape.ranks);
     job_.say(
         fmt::format("{}; going on {} with {} in {} s (restart {} of {} without a new "
                     "checkpoint)",

@@ -83,6 +83,15 @@ TEST(Supervision, AFailureGoesOnFromTheNewestCheckpoint) {
                 "(restart 2 of 3 without a new checkpoint)"}));
 }
 
+TEST(Supervision, OneRankIsNotSeveral) {
+  ScriptedJob job({{137}, {0, 10}});
+  EXPECT_EQ(supervise(job, {.shape = {.ranks = 1}}), 0);
+  EXPECT_EQ(
+      job.said.front(),
+      "a process was ended by signal 9 (Killed); going on from the beginning with 1 rank in 1 "
+      "s (restart 1 of 3 without a new checkpoint)");
+}
+
 TEST(Supervision, RestartsAreCountedSinceTheLastCheckpoint) {
   ScriptedJob job({{137}, {137}, {137, 10}, {137, 10}, {137, 20}, {137, 20}, {137, 20}});
   EXPECT_EQ(supervise(job, {.shape = {.ranks = 2}, .restarts = 2}), 137);

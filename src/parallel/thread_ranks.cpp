@@ -114,6 +114,9 @@ class ThreadCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(group_->world_ranks.size()); }
+  int world_rank(int rank) const override {
+    return group_->world_ranks[static_cast<std::size_t>(rank)];
+  }
   std::string host(int rank) const override { return job_->host(world_rank(rank)); }
 
   Request send(std::span<const std::byte> bytes, int to, int tag) override {
@@ -206,7 +209,6 @@ class ThreadCommunicator final : public Communicator {
   std::uint64_t bytes_sent() const override { return bytes_sent_; }
 
  private:
-  int world_rank(int rank) const { return group_->world_ranks[static_cast<std::size_t>(rank)]; }
   RankState& state() const { return job_->state(world_rank(rank_)); }
 
   Request put(std::span<const std::byte> bytes, int to, const Key& key) {

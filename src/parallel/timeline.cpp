@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <span>
-#include <type_traits>
 #include <utility>
 
 namespace minke {
@@ -53,13 +51,15 @@ Intervals without(const Intervals& a, const Intervals& b) {
   return out;
 }
 
-// A strand computes in its operations, where it does not wait.
+// A strand computes in its operations, where it does not wait or fills its wait.
 Intervals computing(const std::vector<TimelineEvent>& events) {
   Intervals all;
   for (const int strand : {0, 1}) {
     Intervals operations, waits;
     for (const TimelineEvent& e : events)
-      if (e.strand == strand)
+      if (e.activity == Activity::Part)
+        all.push_back({e.begin_s, e.end_s});
+      else if (e.strand == strand)
         (is_wait(e.activity) ? waits : operations).push_back({e.begin_s, e.end_s});
     const Intervals of_strand = without(merged(operations), merged(waits));
     all.insert(all.end(), of_strand.begin(), of_strand.end());
@@ -67,10 +67,24 @@ Intervals computing(const std::vector<TimelineEvent>& events) {
   return merged(std::move(all));
 }
 
+WaitShares waits_of(const std::vector<TimelineEvent>& events, Activity activity,
+                    const Intervals& busy) {
+  Intervals all, under_way;
+  for (const TimelineEvent& e : events) {
+    if (e.activity != activity) continue;
+    all.push_back({e.begin_s, e.came_s});
+    under_way.push_back({std::clamp(e.peer_s, e.begin_s, e.came_s), e.came_s});
+  }
+  under_way = merged(std::move(under_way));
+  const double shown = length(without(under_way, busy));
+  return {length(under_way), shown, length(without(merged(std::move(all)), busy)) - shown};
+}
+
 }  // namespace
 
 std::string_view name_of(Activity activity) {
-  constexpr std::array<std::string_view, 6> names{"F", "B", "BI", "W", "message", "exchange"};
+  constexpr std::array<std::string_view, 7> names{"F",      "B",       "BI",      "W",
+                                                  "W part", "message", "exchange"};
   return names[static_cast<std::size_t>(activity)];
 }
 
@@ -80,43 +94,29 @@ void Timeline::begin(Clock::time_point origin) {
   begun_ = true;
 }
 
-std::vector<TimelineEvent> Timeline::end() {
+TimelineRecord Timeline::end() {
   std::lock_guard lock(mutex_);
   begun_ = false;
-  return std::exchange(events_, {});
+  n_posted_.clear();
+  return std::exchange(record_, {});
 }
 
 void Timeline::add(const TimelineEvent& event) {
   std::lock_guard lock(mutex_);
-  if (begun_) events_.push_back(event);
+  if (begun_) record_.events.push_back(event);
+}
+
+MessageEnd Timeline::post(MessageEnd end) {
+  std::lock_guard lock(mutex_);
+  if (!begun_) return end;
+  end.number = n_posted_[{end.receives, end.peer, end.tag}]++;
+  record_.posted.push_back({end, now_s()});
+  return end;
 }
 
 std::vector<TimelineEvent> Timeline::events() const {
   std::lock_guard lock(mutex_);
-  return events_;
-}
-
-std::vector<std::vector<TimelineEvent>> gather_events(Communicator& ranks,
-                                                      const std::vector<TimelineEvent>& own) {
-  static_assert(std::is_trivially_copyable_v<TimelineEvent>);
-  constexpr int kTag = 0;
-  const std::size_t n = own.size();
-  std::vector<std::size_t> counts(static_cast<std::size_t>(ranks.size()));
-  Request counted =
-      ranks.all_gather(std::as_bytes(std::span(&n, 1)), std::as_writable_bytes(std::span(counts)));
-  wait(counted);
-  if (ranks.rank() > 0) {
-    Request sent = ranks.send(std::as_bytes(std::span(own)), 0, kTag);
-    wait(sent);
-    return {};
-  }
-  std::vector<std::vector<TimelineEvent>> all{own};
-  for (int rank = 1; rank < ranks.size(); ++rank) {
-    all.emplace_back(counts[static_cast<std::size_t>(rank)]);
-    Request came = ranks.receive(std::as_writable_bytes(std::span(all.back())), rank, kTag);
-    wait(came);
-  }
-  return all;
+  return record_.events;
 }
 
 std::vector<TimelineShares> shares_of(const std::vector<std::vector<TimelineEvent>>& ranks) {
@@ -129,12 +129,9 @@ std::vector<TimelineShares> shares_of(const std::vector<std::vector<TimelineEven
   std::vector<TimelineShares> shares;
   for (const std::vector<TimelineEvent>& events : ranks) {
     const Intervals busy = computing(events);
-    Intervals exchanges;
-    for (const TimelineEvent& e : events)
-      if (e.activity == Activity::Exchange) exchanges.push_back({e.begin_s, e.came_s});
-    exchanges = merged(std::move(exchanges));
-    shares.push_back({std::max(0.0, end - begin), length(busy), length(exchanges),
-                      length(without(exchanges, busy))});
+    shares.push_back({std::max(0.0, end - begin), length(busy),
+                      waits_of(events, Activity::Exchange, busy),
+                      waits_of(events, Activity::Message, busy)});
   }
   return shares;
 }

@@ -18,6 +18,10 @@ std::span<std::byte> bytes_of(Tensor& t) {
   return {static_cast<std::byte*>(t.raw()), t.bytes()};
 }
 
+std::size_t row_bytes(const Tensor& rows) {
+  return at(rows.extent(1)) * size_of(rows.dtype());
+}
+
 // Choices as rows of integers: K experts, then the source.
 Tensor packed(const TokenChoices& tokens, const ExpertOrder& order) {
   const Index n = static_cast<Index>(order.token.size()), K = tokens.per_token;
@@ -84,7 +88,7 @@ void TokenHop::sort_outgoing(const TokenChoices& tokens) {
   returned_choices_.token = returned_choices_.row;
 }
 
-void TokenHop::exchange_counts(LinkBytes& bytes) {
+TokenHop::Moving TokenHop::start_counts(LinkBytes& bytes) const {
   const int n = route_->ranks->size();
   const bool says = route_->has_tokens(route_->ranks->rank());
   MINKE_ASSERT(says || outgoing_.token.empty());
@@ -94,17 +98,26 @@ void TokenHop::exchange_counts(LinkBytes& bytes) {
     if (says) counts.view<Index, 2>()(r, 0) = tokens_.here[at(r)];
     heard.push_back(route_->has_tokens(r) ? 1 : 0);
   }
-  const Tensor arrived = finish(start(std::move(counts), said, heard, bytes));
-  tokens_.there.clear();
-  Index row = 0;
-  for (int r = 0; r < n; ++r)
-    tokens_.there.push_back(heard[at(r)] ? arrived.view<Index, 2>()(row++, 0) : 0);
+  return start(std::move(counts), said, heard, bytes);
 }
 
+void TokenHop::finish_counts(Moving counts) {
+  const Tensor arrived = finish(std::move(counts));
+  tokens_.there.clear();
+  Index row = 0;
+  for (int r = 0; r < route_->ranks->size(); ++r)
+    tokens_.there.push_back(route_->has_tokens(r) ? arrived.view<Index, 2>()(row++, 0) : 0);
+}
+
+// Choices leave with the counts, so that a plan takes the network's latency once.
 TokenChoices TokenHop::plan(const TokenChoices& tokens, LinkBytes& bytes) {
   sort_outgoing(tokens);
-  exchange_counts(bytes);
-  TokenChoices arrived = unpacked(finish(start_tokens(packed(tokens, outgoing_), bytes)));
+  Moving counts = start_counts(bytes);
+  Moving choices{packed(tokens, outgoing_), {}, {}, {}};
+  send(choices, tokens_.here, bytes);
+  finish_counts(std::move(counts));
+  receive(choices, tokens_.here, tokens_.there);
+  TokenChoices arrived = unpacked(finish(std::move(choices)));
   const int here = route_->ranks->rank();
   choices_.there.clear();
   auto expert = arrived.experts.begin();
@@ -132,30 +145,41 @@ RowSums<Real> TokenHop::returned_tokens() const {
 template RowSums<float> TokenHop::returned_tokens() const;
 template RowSums<double> TokenHop::returned_tokens() const;
 
-TokenHop::Moving TokenHop::start(Tensor rows, const std::vector<Index>& send,
-                                 const std::vector<Index>& receive, LinkBytes& bytes) const {
+TokenHop::Moving TokenHop::start(Tensor rows, const RowsOfRanks& here, const RowsOfRanks& there,
+                                 LinkBytes& bytes) const {
+  Moving m{std::move(rows), {}, {}, {}};
+  receive(m, here, there);
+  send(m, here, bytes);
+  return m;
+}
+
+void TokenHop::send(Moving& m, const RowsOfRanks& rows, LinkBytes& bytes) const {
+  MINKE_ASSERT(m.sent.extent(0) == sum(rows));
   Communicator& ranks = *route_->ranks;
-  const Index D = rows.extent(1);
-  MINKE_ASSERT(rows.extent(0) == sum(send));
-  Moving m;
-  m.arrived = Tensor::uninitialized(rows.dtype(), {sum(receive), D});
-  m.sent = std::move(rows);
-  const std::size_t row_bytes = at(D) * size_of(m.sent.dtype());
-  std::span<std::byte> to = bytes_of(m.sent), from = bytes_of(m.arrived);
+  std::span<const std::byte> all = bytes_of(m.sent);
   for (int r = 0; r < ranks.size(); ++r) {
-    const std::span<std::byte> out = to.first(at(send[at(r)]) * row_bytes);
-    const std::span<std::byte> in = from.first(at(receive[at(r)]) * row_bytes);
-    to = to.subspan(out.size());
-    from = from.subspan(in.size());
-    if (r == ranks.rank()) {
-      std::copy(out.begin(), out.end(), in.begin());
-      continue;
-    }
-    if (!in.empty()) m.requests.push_back(ranks.receive(in, r, tag_));
-    if (!out.empty()) m.requests.push_back(ranks.send(out, r, tag_));
+    const std::span<const std::byte> out = all.first(at(rows[at(r)]) * row_bytes(m.sent));
+    all = all.subspan(out.size());
+    if (r == ranks.rank() || out.empty()) continue;
+    m.sends.push_back(ranks.send(out, r, tag_));
     (route_->other_node[at(r)] ? bytes.between_nodes : bytes.inside_node) += out.size();
   }
-  return m;
+}
+
+void TokenHop::receive(Moving& m, const RowsOfRanks& here, const RowsOfRanks& there) const {
+  Communicator& ranks = *route_->ranks;
+  m.arrived = Tensor::uninitialized(m.sent.dtype(), {sum(there), m.sent.extent(1)});
+  std::span<std::byte> to = bytes_of(m.sent), from = bytes_of(m.arrived);
+  for (int r = 0; r < ranks.size(); ++r) {
+    const std::span<std::byte> out = to.first(at(here[at(r)]) * row_bytes(m.sent));
+    const std::span<std::byte> in = from.first(at(there[at(r)]) * row_bytes(m.sent));
+    to = to.subspan(out.size());
+    from = from.subspan(in.size());
+    if (r == ranks.rank())
+      std::copy(out.begin(), out.end(), in.begin());
+    else if (!in.empty())
+      m.receives.push_back(ranks.receive(in, r, tag_));
+  }
 }
 
 TokenHop::Moving TokenHop::start_tokens(Tensor rows, LinkBytes& bytes) const {
@@ -169,7 +193,8 @@ TokenHop::Moving TokenHop::start_choices_back(Tensor rows, LinkBytes& bytes) con
 }
 
 Tensor TokenHop::finish(Moving moving) {
-  wait_all(moving.requests);
+  wait_all(moving.receives);
+  wait_all(moving.sends);
   return std::move(moving.arrived);
 }
 

@@ -62,10 +62,10 @@ class TokenHop {
   template <class Real>
   RowSums<Real> returned_tokens() const;
 
-  // Rows on their way; both tensors stay until they arrived.
+  // Rows on their way; each tensor stays until its requests are complete.
   struct Moving {
     Tensor sent, arrived;
-    std::vector<Request> requests;
+    std::vector<Request> sends, receives;
   };
   // rows [outgoing, D] -> [arrived, D], of any type.
   Moving start_tokens(Tensor rows, LinkBytes& bytes) const;
@@ -73,16 +73,21 @@ class TokenHop {
   Moving start_tokens_back(Tensor rows, LinkBytes& bytes) const;
   // rows [choices of the arrived tokens, D] -> [choices of the outgoing, D].
   Moving start_choices_back(Tensor rows, LinkBytes& bytes) const;
+  // Waits for both.
   static Tensor finish(Moving moving);
 
  private:
+  using RowsOfRanks = std::vector<Index>;  // [ranks] rows of each rank
   struct RowCounts {
-    std::vector<Index> here, there;  // [ranks] rows of each rank that start, and that arrive, here
+    RowsOfRanks here, there;  // that start here, and that arrive here
   };
   void sort_outgoing(const TokenChoices& tokens);
-  void exchange_counts(LinkBytes& bytes);
-  Moving start(Tensor rows, const std::vector<Index>& send, const std::vector<Index>& receive,
+  Moving start_counts(LinkBytes& bytes) const;
+  void finish_counts(Moving counts);
+  Moving start(Tensor rows, const RowsOfRanks& here, const RowsOfRanks& there,
                LinkBytes& bytes) const;
+  void send(Moving& moving, const RowsOfRanks& here, LinkBytes& bytes) const;
+  void receive(Moving& moving, const RowsOfRanks& here, const RowsOfRanks& there) const;
 
   const HopRoute* route_;
   int tag_;

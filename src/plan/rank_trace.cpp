@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "page/chrome_trace.h"
 
 namespace minke {
@@ -15,7 +17,9 @@ bool is_wait(Activity activity) {
 
 std::string describe(const TimelineEvent& e) {
   if (e.activity == Activity::Exchange)
-    return fmt::format("came after {:.3f} ms", 1e3 * (e.came_s - e.begin_s));
+    return fmt::format("came after {:.3f} ms, {:.3f} ms of it under way",
+                       1e3 * (e.came_s - e.begin_s),
+                       1e3 * (e.came_s - std::clamp(e.peer_s, e.begin_s, e.came_s)));
   return fmt::format("phase {}, micro-batch {}", e.micro_batch.phase, e.micro_batch.chunk);
 }
 
@@ -40,13 +44,17 @@ void write_rank_trace(std::string_view title, const std::vector<std::vector<Time
 }
 
 std::string rank_report(const std::vector<TimelineShares>& ranks) {
+  const auto words = [](std::string_view of, const WaitShares& w) {
+    return fmt::format("{} {:.3f} s under way, {:.3f} s shown, {:.1f} % hidden", of, w.under_way,
+                       w.shown, 100 * w.hidden_share());
+  };
   std::string text;
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     const TimelineShares& s = ranks[r];
     text += fmt::format(
-        "rank {}: step {:.3f} s, idle {:.1f} % ({:.3f} s), exchanges {:.3f} s, hidden {:.1f} %\n",
-        r, s.span, s.span > 0 ? 100 * s.idle() / s.span : 0, s.idle(), s.exchange,
-        100 * s.hidden_share());
+        "rank {}: step {:.3f} s, idle {:.1f} % ({:.3f} s); {}; {}; late ranks {:.3f} s\n", r,
+        s.span, s.span > 0 ? 100 * s.idle() / s.span : 0, s.idle(), words("experts", s.experts),
+        words("stages", s.stages), s.experts.late + s.stages.late);
   }
   return text;
 }

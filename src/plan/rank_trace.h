@@ -13,8 +13,10 @@ namespace minke {
 void write_rank_trace(std::string_view title, const std::vector<std::vector<TimelineEvent>>& ranks,
                       FunctionRef<void(std::string_view)> out);
 
-// A line for each rank: the step's time, the share that the rank was idle of it, the time its
-// strands waited for exchanges and the share of that which computing hid.
+// A line for each rank: the step's time and the share that the rank was idle of it; how long its
+// strands waited for messages of experts and of stages that were under way, and which part of that
+// computing did not hide; how long it had nothing to do but wait for ranks that had not yet posted
+// theirs.
 std::string rank_report(const std::vector<TimelineShares>& ranks);
 
 }  // namespace minke

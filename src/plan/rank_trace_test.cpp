@@ -32,10 +32,15 @@ TEST(RankTrace, HasASpanForEveryEvent) {
 }
 
 TEST(RankTrace, TheReportSaysWhatWasIdleAndWhatWasHidden) {
-  const std::string text =
-      rank_report({{.span = 2, .computing = 1.5, .exchange = 0.4, .exposed = 0.1}});
-  EXPECT_EQ(text,
-            "rank 0: step 2.000 s, idle 25.0 % (0.500 s), exchanges 0.400 s, hidden 75.0 %\n");
+  const std::string text = rank_report({{.span = 2,
+                                         .computing = 1.5,
+                                         .experts = {.under_way = 0.4, .shown = 0.1, .late = 0.05},
+                                         .stages = {.under_way = 0.2, .shown = 0.2, .late = 0.1}}});
+  EXPECT_EQ(
+      text,
+      "rank 0: step 2.000 s, idle 25.0 % (0.500 s); experts 0.400 s under way, 0.100 s shown, "
+      "75.0 % hidden; stages 0.200 s under way, 0.200 s shown, 0.0 % hidden; late ranks 0.150 "
+      "s\n");
 }
 
 }  // namespace

@@ -117,7 +117,7 @@ class LayoutTraining : public TrainingRun {
 TEST_F(LayoutTraining, EveryLayoutAndScheduleOnThreadsMakesTheBytesOfOneRank) {
   const Layout one{1, 1, 1};
   run(recipe_for("one", one));
-  std::vector<Layout> layouts{{1, 4, 4}, {1, 2, 4}};
+  std::vector<Layout> layouts{{1, 4, 4}, {1, 2, 4}, {1, 2, 4, "dualpipev"}, {1, 1, 2, "dualpipev"}};
   for (const char* schedule : {"1f1b", "zb1p", "dualpipe", "dualpipev"})
     for (Layout layout : {Layout{2, 1, 2}, Layout{4, 1, 4}, Layout{2, 2, 4}, Layout{2, 2, 8}}) {
       layout.schedule = schedule;
@@ -147,6 +147,9 @@ TEST_F(LayoutTraining, ATraceOfThreadsHasWhatEveryRankDidInTheStep) {
     EXPECT_EQ(count(Activity::F), 8);  // of its pipeline's micro-batches
     EXPECT_EQ(count(Activity::B) + count(Activity::BI), 8);
     EXPECT_EQ(count(Activity::W), count(Activity::BI));
+    for (const TimelineEvent& e : events)
+      EXPECT_EQ(e.peer_s > 0, e.message.peer >= 0)
+          << "of a wait, and only of those, a peer is known";
   }
   for (const TimelineShares& shares : shares_of(ranks)) EXPECT_GT(shares.computing, 0);
 }

@@ -12,6 +12,7 @@
 #include "model/checkpoint.h"
 #include "ops/isa.h"
 #include "parallel/agreement.h"
+#include "parallel/gathered_timeline.h"
 #include "parallel/reduction.h"
 #include "text/tokenizer.h"
 #include "train/agreed_fault.h"
@@ -299,8 +300,7 @@ class Run {
 
   void begin_trace() {
     if (!is_traced()) return;
-    ranks_.barrier();
-    form_->timeline()->begin(Timeline::Clock::now());
+    form_->timeline()->begin(common_origin(ranks_));
   }
   void end_trace() {
     if (!is_traced()) return;

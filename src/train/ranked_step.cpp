@@ -77,7 +77,8 @@ class RankedStep final : public StepForm {
     MINKE_ASSERT(own.size() * micro * n_pipelines == B);
     n_own_ = own.size();
     RankedResult results = start_results(B / micro);
-    const Index at_once = is_whole() && settings_.order == GradientOrder::Fixed ? 1 : own.size();
+    const Index at_once =
+        is_one_stage() && settings_.order == GradientOrder::Fixed ? 1 : own.size();
     for (Index m = own.begin; m < own.end; m += at_once)
       pass(tokens, settings, {m, m + at_once}, results);
     result = std::move(results).joined(world_);
@@ -171,7 +172,10 @@ class RankedStep final : public StepForm {
   }
 
  private:
-  bool is_whole() const { return state_.config.holds_all(); }
+  // The whole model, so that terms may be added as they come.
+  bool is_one_stage() const {
+    return state_.config.holds_all() && !has_two_phases(settings_.layout.schedule);
+  }
   // The halves of a pair hide the exchanges of each other.
   Baton* baton() {
     const bool pairs = has_two_phases(settings_.layout.schedule) && mesh_.shape().expert > 1;
@@ -225,7 +229,7 @@ class RankedStep final : public StepForm {
   // In the fixed order the sum begins with the terms of the first rank.
   void keep(StageTerm term) {
     if (settings_.order == GradientOrder::Fast) join_uses(term.gradients);  // one travels, not two
-    if (is_whole() && mesh_.data_rank() == 0 && !terms_.empty())
+    if (is_one_stage() && mesh_.data_rank() == 0 && !terms_.empty())
       add(state_.config, range_of(term), std::move(term.gradients), terms_.front().gradients);
     else
       terms_.push_back(std::move(term));

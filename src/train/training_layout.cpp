@@ -57,8 +57,9 @@ TrainingLayout layout_of(const ParallelRecipe& recipe, int n_ranks) {
   layout.mesh = {.pipeline = static_cast<int>(recipe.pipeline),
                  .expert = static_cast<int>(recipe.experts),
                  .data = static_cast<int>(n_ranks / of_stage)};
-  if (recipe.pipeline == 1) return layout;
-  layout.schedule = parse_schedule_kind(recipe.schedule);
+  const ScheduleKind schedule = parse_schedule_kind(recipe.schedule);
+  if (recipe.pipeline == 1 && schedule != ScheduleKind::DualPipeV) return layout;
+  layout.schedule = schedule;
   if (layout.schedule == ScheduleKind::DualPipe && recipe.pipeline % 2 != 0)
     throw ConfigError(
         fmt::format("parallel.pipeline is {}, but dualpipe needs an even number of ranks: {} or "

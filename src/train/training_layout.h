@@ -13,7 +13,9 @@ namespace minke {
 
 struct TrainingLayout {
   MeshShape mesh;
-  ScheduleKind schedule = ScheduleKind::OneFOneB;  // of a single pipeline rank always
+  // Of a single pipeline rank 1f1b, or dualpipev, which gives it two stages whose exchanges of
+  // experts hide each other.
+  ScheduleKind schedule = ScheduleKind::OneFOneB;
 };
 // Of the recipe's parallel.* on `n_ranks` ranks. ConfigError when they cannot form such a mesh.
 TrainingLayout layout_of(const ParallelRecipe& recipe, int n_ranks);

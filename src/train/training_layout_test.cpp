@@ -31,6 +31,9 @@ TEST(TrainingLayout, OnlySoManyRanksMakeAMesh) {
   EXPECT_EQ(to_string(layout_of({.pipeline = 2, .experts = 2}, 8).mesh), "2x2x2");
   EXPECT_EQ(layout_of({.experts = 4}, 4).schedule, ScheduleKind::OneFOneB);
   EXPECT_EQ(layout_of({.pipeline = 4}, 4).schedule, ScheduleKind::DualPipe);
+  EXPECT_EQ(layout_of({.experts = 2}, 2).schedule, ScheduleKind::OneFOneB);
+  EXPECT_EQ(layout_of({.experts = 2, .schedule = "dualpipev"}, 2).schedule,
+            ScheduleKind::DualPipeV);
   EXPECT_HOLDS(error_of([] { layout_of({.pipeline = 2, .experts = 2}, 6); }),
                "take a multiple of 4 ranks, but 6 were started; start 4 or 8");
   EXPECT_HOLDS(error_of([] { layout_of({.pipeline = 2}, 1); }),
@@ -51,7 +54,8 @@ TEST(TrainingLayout, RanksHoldTheModelTogether) {
                {{.pipeline = 4, .schedule = "dualpipe"}, 4, 2},
                {{.pipeline = 4, .schedule = "dualpipev"}, 4, 1},
                {{.pipeline = 2, .experts = 2, .schedule = "dualpipe"}, 8, 4},
-               {{.experts = 4}, 4, 1}};
+               {{.experts = 4}, 4, 1},
+               {{.experts = 4, .schedule = "dualpipev"}, 4, 1}};
   for (const auto& [recipe, n_ranks, copies] : cases) {
     const TrainingLayout layout = layout_of(recipe, n_ranks);
     std::map<std::string, int> holders;

@@ -110,7 +110,8 @@ double stage_bytes_per_token(const Recipe& recipe, const ModelConfig& c, const S
 // Of a token of each micro-batch under way, when they are most.
 double live_bytes_per_token(const Recipe& recipe, const ModelConfig& c,
                             const TrainingLayout& layout, int pipeline_rank) {
-  if (layout.mesh.pipeline == 1) return saved_bytes_per_token(recipe, c);
+  if (layout.mesh.pipeline == 1 && !has_two_phases(layout.schedule))
+    return saved_bytes_per_token(recipe, c);
   const Schedule schedule = make_schedule(
       layout.schedule, layout.mesh.pipeline,
       recipe.data.batch_size / (recipe.rows_at_a_time() * layout.mesh.n_data_ranks()));
