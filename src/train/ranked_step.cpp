@@ -35,6 +35,13 @@ void join_uses(StageGradients& gradients) {
   of_mtp = {};
 }
 
+// The embedding's gradient of a stage after join_uses; null where it does not use it.
+Tensor* embedding_of(StageGradients& gradients) {
+  for (Tensor* use : {&gradients.parameters.embed_tokens, &gradients.embedding_of_mtp})
+    if (use->defined()) return use;
+  return nullptr;
+}
+
 // sum += term of a later micro-batch, with the additions that the terms apart would get: the two
 // uses of the embedding become one.
 void add(const ModelConfig& config, const StageRange& stage, StageGradients term,
@@ -224,11 +231,24 @@ class RankedStep final : public StepForm {
 
   // In the fixed order the sum begins with the terms of the first rank.
   void keep(StageTerm term) {
-    if (settings_.order == GradientOrder::Fast) join_uses(term.gradients);  // one travels, not two
+    if (settings_.order == GradientOrder::Fast) join_embedding(term.gradients);
     if (is_whole() && mesh_.data_rank() == 0 && !terms_.empty())
       add(state_.config, range_of(term), std::move(term.gradients), terms_.front().gradients);
     else
       terms_.push_back(std::move(term));
+  }
+
+  // One gradient of the embedding travels, whichever stages of this rank use it.
+  void join_embedding(StageGradients& gradients) {
+    join_uses(gradients);
+    Tensor* const own = embedding_of(gradients);
+    for (StageTerm& kept : terms_) {
+      Tensor* const sum = embedding_of(kept.gradients);
+      if (!own || !sum) continue;
+      add(*own, *sum);
+      *own = {};
+      return;
+    }
   }
 
   Communicator& world_;
