@@ -12,6 +12,8 @@
 #include "parallel/agreement.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/pipeline_loss.h"
+#include "parallel/spread_layers.h"
+#include "train/held_out_acceptance.h"
 #include "train/ranked_result.h"
 #include "train/replica_sets.h"
 #include "train/spread_tensors.h"
@@ -146,6 +148,33 @@ class RankedStep final : public StepForm {
     return losses;
   }
 
+  // The same on every pipeline; those that share experts look together.
+  std::optional<NonFiniteOutput> non_finite_output(const LossRows& row) override {
+    const HoldingBaton holding(baton());
+    return pipeline_non_finite_output(state_.model, mesh_.pipeline(), stages_, row.tokens,
+                                      row.starts);
+  }
+
+  // By the rank of the last stage, which has the head and the modules, of the first pipelines.
+  Acceptance acceptance(const std::vector<HeldOutRows>& held_out, Index sequence_length) override {
+    const LayerPlacement placement = forward_placement();
+    Acceptance acceptance;
+    if (mesh_.place().data == 0) {
+      const HoldingBaton holding(baton());
+      if (mesh_.place().pipeline == placement.caller())
+        acceptance = acceptance_as_caller(placement, held_out, sequence_length);
+      else
+        hold_layers(mesh_.pipeline(), placement.caller(), settings_.timeout, [&](const auto&) {
+          return HeldLayers{&state_.model, placement};
+        });
+      world_.set_progress(state_.step, "held-out loss");
+    }
+    const int from = world_rank_of(mesh_.shape(), {.pipeline = placement.caller()});
+    Request request = world_.broadcast(std::as_writable_bytes(std::span(&acceptance, 1)), from);
+    wait(request);
+    return acceptance;
+  }
+
   void with_average(FunctionRef<void()> f) override {
     replicas_.gather_average();
     with_average_of(state_, f);
@@ -184,6 +213,28 @@ class RankedStep final : public StepForm {
     const bool pairs = has_two_phases(settings_.layout.schedule) && mesh_.shape().expert > 1;
     return pairs ? &baton_ : nullptr;
   }
+  // The ranks of a pipeline that compute its stages forward.
+  LayerPlacement forward_placement() const {
+    LayerPlacement placement{stages_, {}};
+    for (std::size_t s = 0; s < stages_.size(); ++s)
+      placement.ranks.push_back(forward_holder(static_cast<int>(s), mesh_.shape().pipeline));
+    return placement;
+  }
+
+  Acceptance acceptance_as_caller(const LayerPlacement& placement,
+                                  const std::vector<HeldOutRows>& held_out, Index sequence_length) {
+    if (mesh_.shape().pipeline == 1)
+      return held_out_acceptance(state_.model, held_out, sequence_length);
+    LayerCaller layers(mesh_.pipeline(), settings_.timeout);
+    layers.call_to_load(placement);
+    layers.wait_until_loaded();
+    state_.model.layer_ranks = &layers;
+    const Acceptance acceptance = held_out_acceptance(state_.model, held_out, sequence_length);
+    state_.model.layer_ranks = nullptr;
+    layers.end();
+    return acceptance;
+  }
+
   const StageRange& range_of(const StageTerm& term) const {
     return stages_[static_cast<std::size_t>(term.stage)];
   }
