@@ -182,9 +182,10 @@ class RankedStep final : public StepForm {
   }
 
   void with_part(FunctionRef<void(const StatePart&)> f) override {
-    replicas_.gather_moments();
+    const std::map<std::string, int> writing = writers(settings_.layout, state_.config.whole());
+    replicas_.gather_moments(writing);
     if (state_.ema) replicas_.gather_average();
-    f(own_part(settings_.layout, state_.config.whole(), world_.rank()));
+    f(own_part(writing, world_.rank()));
     replicas_.release_moments();
     if (state_.ema) replicas_.release_average();
   }
