@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""tools/result_runs.py on synthetic runs with known answers. Standard library only."""
+"""tools/result_runs.py and result_plots.py on synthetic runs with known answers. Standard library only."""
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
 TOOL = pathlib.Path(__file__).resolve().parent.parent / "tools" / "result_runs.py"
@@ -88,6 +89,37 @@ class ResultRuns(unittest.TestCase):
         done = self.tool("mtp", self.folder)
         self.assertEqual(done.returncode, 1)
         self.assertIn("base-1.run/metrics.jsonl", done.stderr)
+
+    def picture(self, chart):
+        out = self.folder / "chart.svg"
+        done = subprocess.run([sys.executable, TOOL.with_name("result_plots.py"), chart, self.folder, out],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        root = xml.etree.ElementTree.parse(out).getroot()
+        space = "{http://www.w3.org/2000/svg}"
+        texts = [t.text for t in root.iter(space + "text")]
+        curves = [p for p in root.iter(space + "path") if p.get("stroke-width")]
+        return texts, curves
+
+    def test_pictures(self):
+        for seed in 1, 2:
+            write_run(self.folder / f"base-{seed}", lambda s: 4 - 0.01 * s, {"held_out": 3.0})
+            write_run(self.folder / f"rounding-{seed}", lambda s: (4 - 0.01 * s) * (1 + 0.01 * seed),
+                      {"held_out": 3.0})
+        texts, curves = self.picture("fp8")
+        self.assertIn("BF16, sums in another order", texts)
+        self.assertEqual(len(curves), 3)  # two seeds and their mean
+        # 1 % and 2 % above, all the way: three flat lines, the mean half way between.
+        heights = [{point.split(",")[1] for point in c.get("d")[1:].split("L")} for c in curves]
+        self.assertEqual([len(h) for h in heights], [1, 1, 1])
+        low, high, mean = (float(h.pop()) for h in heights)
+        self.assertGreater(low, high)  # SVG counts downwards
+        self.assertAlmostEqual(mean, (low + high) / 2, delta=0.1)
+        texts, curves = self.picture("balance")
+        self.assertEqual(len(curves), 3)
+        self.assertIn("biases", texts)
+        texts, curves = self.picture("mtp")
+        self.assertEqual(len(curves), 3)
 
 
 if __name__ == "__main__":

@@ -94,13 +94,13 @@ async def get(port, path):
         writer.close()
 
 
-def completion(prompt, tokens):
-    return {"model": "deepseek-chat", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
+def completion(prompt, tokens, **more):
+    return {"model": "deepseek-chat", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True, **more}
 
 
-async def stream(port, prompt, tokens, on_event=None):
+async def stream(port, prompt, tokens, on_event=None, **more):
     """(status, text, finish_reason, headers) of a streamed completion."""
-    reader, writer = await open_request(port, "POST", "/v1/completions", completion(prompt, tokens))
+    reader, writer = await open_request(port, "POST", "/v1/completions", completion(prompt, tokens, **more))
     try:
         status, headers = await read_head(reader)
         if status != 200:
@@ -202,7 +202,10 @@ async def idle_connections(args):
 
 async def full_queue(args):
     async with Server(args.minke, args.model, "--max-batch", "2", "--max-waiting", "4") as server:
-        busy = [asyncio.create_task(stream(server.port, "The", 1500)) for _ in range(12)]
+        with open(f"{args.model}/config.json", encoding="utf-8") as config:
+            end = json.load(config)["eos_token_id"]  # forbidden, so that the queue stays full
+        busy = [asyncio.create_task(stream(server.port, "The", 1500, logit_bias={str(end): -100}))
+                for _ in range(12)]
         await asyncio.sleep(0.3)
         times, statuses, retry = [], set(), set()
         for _ in range(50):

@@ -136,7 +136,8 @@ def signed(values):
 
 def fp8_table(folder):
     names = {BASE: "BF16", "fp8-float": "FP8, FP32 scales",
-             "fp8-power-of-two": "FP8, scales powers of two"}
+             "fp8-power-of-two": "FP8, scales powers of two",
+             "rounding": "BF16, sums in another order"}
     variants = read_variants(folder, names)
     base = variants.get(BASE, {})
     rows = []

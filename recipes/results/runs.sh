@@ -38,7 +38,7 @@ variant() {
   done
 }
 
-# results TABLE VARIANT...: prints the table, writes it and the page of all runs into FOLDER.
+# results TABLE VARIANT...: prints the table, writes it, its picture and the page of all runs into FOLDER.
 results() {
   local table=$1 name seed runs=()
   shift
@@ -47,4 +47,5 @@ results() {
   done
   "$MINKE" report "${runs[@]}" --out "$FOLDER/$table.html" >"$FOLDER/$table.txt"
   python3 tools/result_runs.py "$table" "$FOLDER" | tee "$FOLDER/$table.md"
+  python3 tools/result_plots.py "$table" "$FOLDER" "$FOLDER/$table.svg"
 }
