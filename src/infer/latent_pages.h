@@ -1,10 +1,11 @@
 // The latent cache of many sequences in one pool of pages.
 //
 // A page holds kKeyTile positions of every layer, the MTP module's included, so that one page table
-// serves a sequence. Pages are shared by counting: a sequence that uses one is its user, and the
-// prefix cache may keep it besides. A page without users that is not kept is free. Pages are used
-// again and again, never returned to the system: memory stays flat, and a page becomes real memory
-// when it is first written.
+// serves a sequence; rows of layers on other ranks are in pages there, by its number. Pages are
+// shared by counting: a sequence that uses one is its user, and the prefix cache may keep it
+// besides. A page without users that is not kept is free. Pages are used again and again, never
+// returned to the system: memory stays flat, and a page becomes real memory when it is first
+// written.
 //
 // One thread at a time.
 #pragma once

@@ -188,6 +188,23 @@ TEST(ModelRanksThreads, RefuseLayoutsThatDoNotFit) {
       [](ModelCaller& caller) { EXPECT_THROW(caller.call_to_load(config(), true), ConfigError); });
 }
 
+// With its own words, and nothing hangs: rows are not those that it expects.
+TEST(ModelRanksThreads, AFailureOfAStageEndsAll) {
+  const auto load = [](const ModelPart& part) {
+    std::optional<Model> model = load_part(kSource, part);
+    ++model->config.hidden_size;
+    return model;
+  };
+  const auto pass = [](ModelCaller& caller) {
+    const auto own = caller.call_to_load(config(), true);
+    Model model = load_model(directory_of(kSource), {.held_stages = own.stages});
+    caller.attach_to(model);
+    Sequence sequence(model);
+    (void)generate(model, sequence, Ids{1, 2, 3}, {.sampler = {}, .max_tokens = 2});
+  };
+  EXPECT_THROW(on_ranks({2, 1}, config, load, pass), CommError);
+}
+
 // Rank 0 is told to stop while others load, a stage's experts among them.
 TEST(ModelRanksThreads, EndWhileLoading) {
   on_ranks(
