@@ -132,6 +132,36 @@ class InferenceRanks(unittest.TestCase):
                 self.assertEqual(status, 0, errors)
                 self.assertIn("stopping", errors)
 
+    def test_layers_and_experts_over_ranks(self):
+        for layout, ranks, compute in ("2x1", 2, "bf16"), ("3x1", 3, "fp8"), ("2x2", 4, "fp32"):
+            args = ("generate", "--model", MODEL, "--prompt", PROMPTS[2], "--max-tokens", 10, "--seed", 3,
+                    "--temperature", 0.8, "--compute", compute, "--ignore-eos", "--json")
+            one, spread = run(*args, ranks=1), run(*args, "--layout", layout, ranks=ranks)
+            self.assertEqual(spread.returncode, 0, spread.stderr)
+            self.assertEqual(json.loads(spread.stdout)["ids"], json.loads(one.stdout)["ids"], layout)
+        text = self.directory / "layers.txt"
+        text.write_text("The ship went over the sea to the far shore of the land.\n" * 30)
+        results = []
+        for flags, ranks in ((), 1), (("--layout", "2x2"), 4):
+            out = self.directory / f"acceptance{ranks}.json"
+            done = run("eval", "--task", "mtp_acceptance", "--model", MODEL, "--data", text, "--window", 64,
+                       "--max-bytes", 1000, "--out", out, *flags, ranks=ranks)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            results.append(json.loads(out.read_text())["overall"])
+        self.assertEqual(*results)
+
+    def test_serve_with_layers_over_ranks(self):
+        one = Server("--draft", "always", ranks=1)
+        two = Server("--draft", "always", "--layout", "2x1", ranks=2)
+        requests = [(PROMPTS[i % 3], i) for i in range(9)]
+        with concurrent.futures.ThreadPoolExecutor(9) as clients:
+            expected = list(clients.map(lambda r: one.complete(*r), requests))
+            self.assertEqual(list(clients.map(lambda r: two.complete(*r), requests)), expected)
+        for server in one, two:
+            os.kill(server.ranks[0], signal.SIGTERM)
+            status, errors = server.end()
+            self.assertEqual(status, 0, errors)
+
     def test_a_signal_that_mpirun_hands_on_drains(self):
         server = Server(ranks=2)
         os.kill(server.process.pid, signal.SIGUSR2)
@@ -171,6 +201,9 @@ class InferenceRanks(unittest.TestCase):
                 (2, ("generate", "--model", self.directory / "none", "--prompt-ids", "1"), 1, "none"),
                 (2, ("generate", "--model", odd, "--prompt-ids", "1"), 1, "num_experts_per_tok"),
                 (2, ("eval", "--model", MODEL), 2, "needs --data"),
+                (2, ("generate", "--model", MODEL, "--prompt-ids", "1", "--layout", "2x2"), 1, "of 4 ranks, but 2"),
+                (2, ("serve", "--model", MODEL, "--port", 0, "--layout", "2x1", "--prefix-dir", self.directory), 1,
+                 "with --layout 1x2"),
                 (2, ("serve", "--model", MODEL, "--host", "999.0.0.1"), 1, "999.0.0.1"),
                 (2, ("generate", "--model", MODEL, "--prompt", "The", "--top-p", 2), 2, "--top-p"),
                 (2, ("tokenize", "--model", MODEL), 2, "runs in one process, but 2 were started"),

@@ -180,7 +180,7 @@ class Chat {
   LineInput& input_;
 };
 
-void run_chat(const ChatFlags& flags, ExpertCaller* experts) {
+void run_chat(const ChatFlags& flags, ModelCaller* ranks) {
   const std::filesystem::path dir = flags.model.model;
   const Tokenizer tokenizer = Tokenizer::load(dir);
   const ChatTemplate chat_template =
@@ -190,7 +190,7 @@ void run_chat(const ChatFlags& flags, ExpertCaller* experts) {
                               .max_tokens = flags.max_tokens,
                               .prefill_chunk = flags.prefill_chunk,
                               .attention = parse_attention_forms(flags.attention)};
-  const Model model = load_for_use(flags.model, settings.attention, {.experts = experts});
+  const Model model = load_for_use(flags.model, settings.attention, {.ranks = ranks});
   settings.stop_ids = stop_ids_of(model.config, file, &tokenizer);
 
   InterruptScope interrupt;
@@ -209,9 +209,8 @@ void add_chat(CLI::App& app) {
   add_flags(*cmd, OptionList(*flags));
   cmd->get_option("--model")->required();
   cmd->footer(std::string("Commands at the prompt:\n") + kHelp);
-  cmd->callback([flags] {
-    over_ranks(flags->model, [&](ExpertCaller* experts) { run_chat(*flags, experts); });
-  });
+  cmd->callback(
+      [flags] { over_ranks(flags->model, [&](ModelCaller* ranks) { run_chat(*flags, ranks); }); });
 }
 
 }  // namespace minke

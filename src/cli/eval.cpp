@@ -16,11 +16,11 @@ void add_eval(CLI::App& app) {
   add_flags(*cmd, options);
   cmd->get_option("--model")->required();
   cmd->callback([o] {
-    over_ranks(o->model, [&](ExpertCaller* experts) {
+    over_ranks(o->model, [&](ModelCaller* ranks) {
       if (o->task == "bpb")
-        eval_bits_per_byte(*o, experts);
+        eval_bits_per_byte(*o, ranks);
       else
-        eval_mtp_acceptance(*o, experts);
+        eval_mtp_acceptance(*o, ranks);
     });
   });
 }

@@ -68,13 +68,13 @@ nlohmann::ordered_json to_json(const EvalOptions& o, const TextAcceptanceSetting
 
 }  // namespace
 
-void eval_mtp_acceptance(const EvalOptions& o, ExpertCaller* experts) {
+void eval_mtp_acceptance(const EvalOptions& o, ModelCaller* ranks) {
   const TextAcceptanceSettings settings = settings_for(o, ModelConfig::load(o.model.model));
   const Tokenizer tokenizer = Tokenizer::load(o.model.model);
   ResultFile out(o.out);
   const std::int64_t bytes = count_bytes(o);
   const Model model = load_for_use(o.model, {AttentionForm::Expanded, AttentionForm::Absorbed},
-                                   {.mtp = true, .experts = experts});
+                                   {.mtp = true, .ranks = ranks});
 
   const InterruptScope interrupt;
   const auto begin = std::chrono::steady_clock::now();

@@ -57,7 +57,7 @@ void print_table(const TextScores& scores) {
 
 }  // namespace
 
-void eval_bits_per_byte(const EvalOptions& o, ExpertCaller* experts) {
+void eval_bits_per_byte(const EvalOptions& o, ModelCaller* ranks) {
   if (o.every) throw UsageError("--every belongs to --task mtp_acceptance; bpb scores every token");
   const ModelConfig config = ModelConfig::load(o.model.model);
   WindowSettings windows;
@@ -67,8 +67,8 @@ void eval_bits_per_byte(const EvalOptions& o, ExpertCaller* experts) {
   const Tokenizer tokenizer = Tokenizer::load(o.model.model);
   ResultFile out(o.out);
   const std::int64_t bytes = count_bytes(o);
-  const Model model = load_for_use(o.model, {AttentionForm::Expanded, AttentionForm::Expanded},
-                                   {.experts = experts});
+  const Model model =
+      load_for_use(o.model, {AttentionForm::Expanded, AttentionForm::Expanded}, {.ranks = ranks});
 
   const InterruptScope interrupt;
   const auto begin = std::chrono::steady_clock::now();

@@ -67,8 +67,8 @@ nlohmann::ordered_json settings_of(const EvalOptions& o, bool begin_of_sentence)
 // Code points; names are mostly narrow, and a wide one only moves its own row.
 std::size_t width_of(std::string_view text);
 
-// `experts` as load_for_use takes it.
-void eval_bits_per_byte(const EvalOptions& o, ExpertCaller* experts);
-void eval_mtp_acceptance(const EvalOptions& o, ExpertCaller* experts);
+// `ranks` as load_for_use takes it.
+void eval_bits_per_byte(const EvalOptions& o, ModelCaller* ranks);
+void eval_mtp_acceptance(const EvalOptions& o, ModelCaller* ranks);
 
 }  // namespace minke

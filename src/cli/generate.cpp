@@ -123,7 +123,7 @@ std::string statistics(const GenerationResult& r, const SamplerSettings& sampler
   return text + fmt::format(", {}", name_of(r.finish_reason));
 }
 
-void run_generate(const GenerateOptions& o, ExpertCaller* experts) {
+void run_generate(const GenerateOptions& o, ModelCaller* ranks) {
   const std::optional<Tokenizer> tokenizer = load_tokenizer(o);
   const Tokenizer* text_of_ids = tokenizer ? &*tokenizer : nullptr;
   const GenerationConfig file = GenerationConfig::load(o.model.model);
@@ -134,7 +134,7 @@ void run_generate(const GenerateOptions& o, ExpertCaller* experts) {
                               .max_tokens = o.max_tokens,
                               .prefill_chunk = o.prefill_chunk,
                               .attention = parse_attention_forms(o.attention)};
-  const Model model = load_for_use(o.model, settings.attention, {.experts = experts});
+  const Model model = load_for_use(o.model, settings.attention, {.ranks = ranks});
   if (!o.ignore_eos) settings.stop_ids = stop_ids_of(model.config, file, text_of_ids);
 
   const InterruptScope interrupt;
@@ -197,7 +197,7 @@ void add_generate(CLI::App& app) {
                 "print one JSON object: prompt_tokens, ids, text, finish_reason, prefill_s, "
                 "decode_s");
   cmd->callback(
-      [o] { over_ranks(o->model, [&](ExpertCaller* experts) { run_generate(*o, experts); }); });
+      [o] { over_ranks(o->model, [&](ModelCaller* ranks) { run_generate(*o, ranks); }); });
 }
 
 }  // namespace minke

@@ -33,7 +33,7 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
   log_info(fmt::format(
       "{} instructions, {} arithmetic, {} thread{}{}", name_of(chosen_isa()), flags.compute,
       n_threads(), n_threads() == 1 ? "" : "s",
-      wishes.experts ? fmt::format(" on each of {} ranks", wishes.experts->n_ranks()) : ""));
+      wishes.ranks ? fmt::format(" on each of {} ranks", wishes.ranks->n_ranks()) : ""));
   const auto needs = [&](AttentionForm form) {
     return attention.prompt == form || attention.generated == form;
   };
@@ -43,8 +43,12 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
                       .mtp = wishes.mtp,
                       .allow_symlinks = flags.allow_symlinks,
                       .progress = {}};
-  if (wishes.experts)
-    options.held_experts = wishes.experts->call_to_load(ModelConfig::load(flags.model), wishes.mtp);
+  if (wishes.ranks) {
+    ModelCaller::OwnPart own =
+        wishes.ranks->call_to_load(ModelConfig::load(flags.model), wishes.mtp);
+    options.held_stages = std::move(own.stages);
+    options.held_experts = own.experts;
+  }
   std::unique_ptr<Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
     if (wishes.cancelled && wishes.cancelled()) throw Interrupted("");
@@ -58,21 +62,24 @@ Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
   };
   Model model = load_model(flags.model, options);
   model.cache_dtype = parse_cache_dtype(flags.cache_dtype);
-  if (wishes.experts) wishes.experts->attach_to(model, wishes.cancelled);
+  if (wishes.ranks) wishes.ranks->attach_to(model, wishes.cancelled);
   return model;
 }
 
-std::optional<Model> load_held_experts(const ModelFlags& flags, const ExpertLoad& load) {
+std::optional<Model> load_held_part(const ModelFlags& flags, const ModelPart& part) {
   LoadOptions options{.compute = parse_compute(flags.compute),
-                      .mtp = load.mtp,
+                      .mtp = part.mtp,
                       .allow_symlinks = flags.allow_symlinks,
-                      .held_experts = load.held,
-                      .experts_alone = true};
+                      .held_experts = part.experts,
+                      .held_stages = part.stages,
+                      .experts_alone = part.experts_alone};
   options.progress = [&](std::uint64_t, std::uint64_t) {
-    if (load.called_off()) throw Interrupted("");
+    if (part.called_off()) throw Interrupted("");
   };
   try {
-    return load_model(flags.model, options);
+    Model model = load_model(flags.model, options);
+    model.cache_dtype = parse_cache_dtype(flags.cache_dtype);
+    return model;
   } catch (const Interrupted&) {
     return std::nullopt;
   }

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "infer/engine.h"
-#include "infer/expert_ranks.h"
 #include "infer/generation_config.h"
+#include "infer/model_ranks.h"
 #include "model/checkpoint.h"
 #include "text/tokenizer.h"
 
@@ -19,6 +19,7 @@ struct ModelFlags {
   std::string compute = "bf16";
   std::string cache_dtype = "auto";
   bool allow_symlinks = false;
+  std::string layout;
   double rank_timeout = 600;
 
   template <class Visitor>
@@ -32,8 +33,12 @@ struct ModelFlags {
         "fp32, or auto (bf16 with --compute bf16, else fp32)",
         one_of({"auto", "bf16", "fp8", "fp32"}));
     field("allow-symlinks", allow_symlinks, "weight files may be links out of the directory");
+    field("layout", layout,
+          "of several ranks: over how many the layers are spread x over how many the experts of "
+          "each layer, as in 2x4 (default: experts over all)");
     field("rank-timeout", rank_timeout,
-          "of several ranks: seconds that one may take for the experts of a layer, 0 for ever",
+          "of several ranks: seconds that one may take for a stage or the experts of a layer, 0 "
+          "for ever",
           at_least(0));
   }
 };
@@ -41,14 +46,14 @@ struct ModelFlags {
 struct LoadWishes {
   bool mtp = false;                      // MTP modules too, for drafts
   std::function<bool()> cancelled = {};  // asked while loading; then Interrupted is thrown
-  ExpertCaller* experts = nullptr;       // of several ranks: they load their share meanwhile
+  ModelCaller* ranks = nullptr;          // of several ranks: they load their parts meanwhile
 };
 // Loads what these attention forms need. Says on stderr which instruction set, arithmetic and
 // threads are used, and shows GB/s and time left while loading much.
 Model load_for_use(const ModelFlags& flags, const AttentionForms& attention,
                    const LoadWishes& wishes = {});
-// What a rank loads that holds experts for another one; none when it was called off. Says nothing.
-std::optional<Model> load_held_experts(const ModelFlags& flags, const ExpertLoad& load);
+// What a rank loads that holds a part for rank 0; none when it was called off. Says nothing.
+std::optional<Model> load_held_part(const ModelFlags& flags, const ModelPart& part);
 
 // Flags that override generation_config.json, which overrides the sampler's defaults.
 struct SamplingFlags {

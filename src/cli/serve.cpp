@@ -192,12 +192,12 @@ void run_warm_up(const Model& model, const BatchEngine& engine, const InterruptS
 
 // Until a signal comes; a second one ends the process at once.
 void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
-                             const InterruptScope& interrupt, ExpertCaller* experts) {
+                             const InterruptScope& interrupt, ModelCaller* ranks) {
   ServedModel served = describe_model(f, ModelConfig::load(f.model.model));
   const Model model = load_for_use(f.model, AttentionForms{},
                                    {.mtp = f.draft != "off",
                                     .cancelled = [&] { return interrupt.requested(); },
-                                    .experts = experts});
+                                    .ranks = ranks});
   BatchEngine engine(model, batch_settings(f));
   if (f.warm_up) run_warm_up(model, engine, interrupt);
   EngineBackend backend(engine);
@@ -209,7 +209,12 @@ void serve_until_interrupted(const ServeFlags& f, ApiServer& server,
   if (!server.stop(f.drain_timeout)) log_warning("the remaining answers were cut");
 }
 
-void run_serve(const ServeFlags& f, ExpertCaller* experts) {
+void run_serve(const ServeFlags& f, ModelCaller* ranks) {
+  if (!f.prefix_dir.empty() && ranks && ranks->layout().pipeline > 1)
+    throw ConfigError(
+        fmt::format("--prefix-dir is {}, but rows of layers on other ranks are not written; start "
+                    "without it, or with --layout 1x{}",
+                    f.prefix_dir, ranks->n_ranks()));
   raise_descriptor_limit();
   keep_freed_memory();
   const ApiKeys keys = load_keys(f);
@@ -217,7 +222,7 @@ void run_serve(const ServeFlags& f, ExpertCaller* experts) {
   ApiServer server(server_settings(f), keys);
   announce(f, server.port(), keys.required());
   try {
-    serve_until_interrupted(f, server, interrupt, experts);
+    serve_until_interrupted(f, server, interrupt, ranks);
   } catch (const Interrupted&) {
     log_info("stopped while loading");
   }
@@ -231,9 +236,8 @@ void add_serve(CLI::App& app) {
   add_flags(*cmd, OptionList(*flags));
   cmd->get_option("--model")->required();
   cmd->footer("Routes, limits and examples: docs/serving.md");
-  cmd->callback([flags] {
-    over_ranks(flags->model, [&](ExpertCaller* experts) { run_serve(*flags, experts); });
-  });
+  cmd->callback(
+      [flags] { over_ranks(flags->model, [&](ModelCaller* ranks) { run_serve(*flags, ranks); }); });
 }
 
 }  // namespace minke

@@ -14,7 +14,8 @@ namespace {
 PageLayout layout_of(const Model& model, Drafting drafting) {
   const ModelConfig& c = model.config;
   const bool module = drafting != Drafting::Off && c.num_nextn_predict_layers > 0;
-  return {latent_row(c, cache_dtype(model)), c.num_hidden_layers + (module ? 1 : 0)};
+  const StageRange here = c.local_stages().front();  // to the last layer
+  return {latent_row(c, cache_dtype(model)), c.num_hidden_layers + (module ? 1 : 0), here.first};
 }
 
 bool older(const std::unique_ptr<BatchSequence>& a, const std::unique_ptr<BatchSequence>& b) {
@@ -67,13 +68,15 @@ BatchLoop::BatchLoop(const Model& model, const BatchSettings& settings, Acceptan
     : model_(model),
       settings_(settings),
       pool_(layout_of(model, settings.drafting),
-            settings.cache_bytes / static_cast<Index>(layout_of(model, settings.drafting).bytes())),
+            settings.cache_bytes / static_cast<Index>(layout_of(model, settings.drafting).bytes()),
+            model.layer_ranks),
       prefixes_(pool_),
       decode_form_prefixes_(pool_),
       runner_(model, rule),
       drafts_(model.config.num_nextn_predict_layers > 0 ? settings.drafting : Drafting::Off) {
   pool_.touch(static_cast<std::size_t>(settings.touched_bytes));
   if (settings.prefix_dir.empty() || !settings.prefix_cache) return;
+  MINKE_ASSERT(!model.layer_ranks);  // rows of layers on other ranks are not here to be written
   store_.emplace(settings.prefix_dir, model, pool_.layout());
   store_->load(prefixes_, pool_);
 }

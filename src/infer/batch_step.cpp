@@ -90,7 +90,7 @@ Tensor StepRunner::main_model(std::span<const StepPiece> pieces) {
     BatchSequence& s = *piece.sequence;
     const Index begin = s.cached();
     if (s.known_state(begin)) {
-      for (Index i = 0; i < model_.config.num_hidden_layers; ++i) s.cache().count_row(i);
+      for (Index i = 0; i < model_.config.num_hidden_layers; ++i) s.cache().count_rows(i, 1);
       any_known = true;
       continue;
     }

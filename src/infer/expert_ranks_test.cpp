@@ -1,9 +1,8 @@
 #include "infer/expert_ranks.h"
 
-#include <filesystem>
 #include <thread>
 
-#include "infer/test_bench.h"
+#include "infer/test_generation.h"
 #include "parallel/thread_ranks.h"
 
 namespace minke {
@@ -12,17 +11,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kBound{60'000};  // long enough for sanitized builds
-
-struct Source {
-  const char* name;  // golden directory
-  Compute compute;
-};
-std::filesystem::path directory_of(const Source& s) {
-  return std::filesystem::path(MINKE_GOLDEN_DIR) / s.name;
-}
-Model whole(const Source& s) {
-  return load_model(directory_of(s), {.compute = s.compute});
-}
 
 std::optional<Model> load_held(const Source& s, const ExpertLoad& load) {
   return load_model(
@@ -48,22 +36,6 @@ void on_ranks(int n, const Source& s, FunctionRef<void(const Model&)> work,
       options);
 }
 
-// Greedy and seeded continuations of prompts of many sizes, whole and in pieces.
-std::vector<Ids> continuations(const Model& model) {
-  std::vector<Ids> all;
-  for (const Index n : {1, 2, 15, 17, 64, 131})
-    for (const double temperature : {0., 0.9}) {
-      Sequence sequence(model);
-      const Ids prompt = random_prompt(n, model.config.vocab_size, static_cast<std::uint64_t>(n));
-      all.push_back(generate(model, sequence, prompt,
-                             {.sampler = {.temperature = temperature, .seed = 5},
-                              .max_tokens = 7,
-                              .prefill_chunk = n % 2 ? 48 : 0})
-                        .ids);
-    }
-  return all;
-}
-
 class ExpertRanks : public testing::TestWithParam<Source> {};
 
 TEST_P(ExpertRanks, ThreadsGenerateTheTokensOfOneRank) {
@@ -83,24 +55,6 @@ TEST_P(ExpertRanks, ThreadsOnTwoNodesToo) {
            {.ranks_per_host = 2});
 }
 
-// Many requests at once, prompts of all sizes; with drafts where the model has a module.
-std::vector<Ids> served(const Model& model, Drafting drafting) {
-  TestBench bench(model, {.max_batch = 8, .prefill_chunk = 40, .drafting = drafting});
-  std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (Index i = 0; i < 12; ++i) {
-    const auto seed = static_cast<std::uint64_t>(i);
-    sinks.push_back(
-        bench.add(request_of(random_prompt(1 + i * 37 % 90, model.config.vocab_size, seed),
-                             3 + i * 7 % 20, {.temperature = i % 2 ? 0.8 : 0, .seed = seed})));
-  }
-  bench.run();
-  std::vector<Ids> ids;
-  for (const auto& sink : sinks) ids.push_back(sink->ids());
-  EXPECT_EQ(bench.loop.statistics().drafted > 0,
-            drafting == Drafting::Always && model.config.num_nextn_predict_layers > 0);
-  return ids;
-}
-
 TEST_P(ExpertRanks, ThreadsServeABatchOfManyWithAndWithoutDrafts) {
   const Model model = whole(GetParam());
   for (const Drafting drafting : {Drafting::Off, Drafting::Always}) {
@@ -111,16 +65,7 @@ TEST_P(ExpertRanks, ThreadsServeABatchOfManyWithAndWithoutDrafts) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, ExpertRanks,
-    testing::Values(Source{"tiny-grouped", Compute::Fp32}, Source{"tiny-grouped", Compute::Bf16},
-                    Source{"tiny-grouped", Compute::Fp8}, Source{"tiny-mtp", Compute::Fp32},
-                    Source{"tiny-mtp", Compute::Bf16}, Source{"tiny-mtp", Compute::Fp8}),
-    [](const auto& info) {
-      std::string name = info.param.name;
-      name[4] = '_';
-      return name + "_" + std::string(name_of(info.param.compute));
-    });
+INSTANTIATE_TEST_SUITE_P(Models, ExpertRanks, kSources, name_of_source);
 
 const Source kSource{"tiny-mtp", Compute::Fp32};
 const ModelConfig& config() {

@@ -17,10 +17,11 @@ std::size_t aligned(std::size_t bytes) {
 
 }  // namespace
 
-PagePool::PagePool(const PageLayout& layout, Index n_pages)
-    : layout_(layout), stride_(aligned(layout.bytes())) {
+PagePool::PagePool(const PageLayout& layout, Index n_pages, LayerRanks* ranks)
+    : layout_(layout), stride_(aligned(layout.bytes())), numbers_(ranks) {
   if (n_pages < 1) throw ConfigError("the latent cache has no page; give it more bytes");
   memory_ = ReservedMemory(stride_ * static_cast<std::size_t>(n_pages), "the latent cache");
+  numbers_.add(n_pages);
   pages_.resize(static_cast<std::size_t>(n_pages));
   for (Index i = n_pages; i-- > 0;) free_.push_back(static_cast<PageId>(i));
 }
@@ -65,7 +66,12 @@ void PagePool::unkeep(PageId page) {
 
 void* PagePool::rows(PageId page, Index layer) const {
   return memory_.data() + static_cast<std::size_t>(page) * stride_ +
-         static_cast<std::size_t>(layer) * layout_.layer_bytes();
+         static_cast<std::size_t>(layer - layout_.first) * layout_.layer_bytes();
+}
+
+void PagePool::copy(PageId from, PageId to) {
+  std::memcpy(bytes(to).data(), bytes(from).data(), layout_.bytes());
+  if (has_numbers()) numbers_.ranks()->copy_page(number(from), number(to));
 }
 
 std::span<std::byte> PagePool::bytes(PageId page) const {
@@ -78,19 +84,22 @@ PagedCache::PagedCache(PagePool& pool)
 PagedCache::PagedCache(PagedCache&& other) noexcept
     : pool_(other.pool_),
       table_(std::exchange(other.table_, {})),
+      numbers_(std::exchange(other.numbers_, {})),
       layers_(std::move(other.layers_)) {}
 
 PagedCache& PagedCache::operator=(PagedCache&& other) noexcept {
   std::swap(pool_, other.pool_);
   std::swap(table_, other.table_);
+  std::swap(numbers_, other.numbers_);
   std::swap(layers_, other.layers_);
   return *this;
 }
 
 void PagedCache::add_page(PageId page) {
   table_.push_back(page);
-  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
-    layers_[layer].pages.push_back(pool_->rows(page, static_cast<Index>(layer)));
+  if (pool_->has_numbers()) numbers_.push_back(pool_->number(page));
+  for (Index layer = pool_->layout().first; layer < pool_->layout().n_layers; ++layer)
+    of(layer).pages.push_back(pool_->rows(page, layer));
 }
 
 void PagedCache::reserve(Index n) {
@@ -100,6 +109,7 @@ void PagedCache::reserve(Index n) {
 void PagedCache::expect(Index n) {
   const auto n_pages = static_cast<std::size_t>(pages_for(n));
   table_.reserve(n_pages);
+  if (pool_->has_numbers()) numbers_.reserve(n_pages);
   for (Layer& layer : layers_) layer.pages.reserve(n_pages);
 }
 
@@ -138,16 +148,15 @@ void PagedCache::adopt(std::span<const PageId> full_pages) {
 void PagedCache::adopt_copy(PageId page, Index n) {
   MINKE_ASSERT(n / kKeyTile == static_cast<Index>(table_.size()));
   const PageId copy = pool_->take();
-  const auto from = pool_->bytes(page);
-  std::memcpy(pool_->bytes(copy).data(), from.data(), from.size());
+  pool_->copy(page, copy);
   add_page(copy);
   for (Layer& layer : layers_) layer.length = n;
 }
 
-void PagedCache::count_row(Index index) {
+void PagedCache::count_rows(Index index, Index n) {
   Layer& layer = of(index);
-  MINKE_ASSERT(pages_for(layer.length + 1) <= static_cast<Index>(table_.size()));
-  ++layer.length;
+  MINKE_ASSERT(pages_for(layer.length + n) <= static_cast<Index>(table_.size()));
+  layer.length += n;
 }
 
 PagedCache PagedCache::fork(Index n) const {
@@ -157,8 +166,7 @@ PagedCache PagedCache::fork(Index n) const {
   copy.adopt(std::span(table_).first(static_cast<std::size_t>(n_whole)));
   if (n % kKeyTile != 0) {
     copy.reserve(n);
-    const auto from = pool_->bytes(table_[static_cast<std::size_t>(n_whole)]);
-    std::memcpy(pool_->bytes(copy.table_.back()).data(), from.data(), from.size());
+    pool_->copy(table_[static_cast<std::size_t>(n_whole)], copy.table_.back());
   }
   for (std::size_t layer = 0; layer < layers_.size(); ++layer)
     copy.layers_[layer].length =
@@ -169,6 +177,7 @@ PagedCache PagedCache::fork(Index n) const {
 void PagedCache::clear() {
   for (const PageId page : table_) pool_->drop(page);
   table_.clear();
+  numbers_.clear();
   for (Layer& layer : layers_) {
     layer.pages.clear();
     layer.length = layer.origin = layer.first_page = 0;

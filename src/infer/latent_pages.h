@@ -1,13 +1,15 @@
 // The latent cache of many sequences in one pool of pages.
 //
 // A page holds kKeyTile positions of every layer, the MTP module's included, so that one page table
-// serves a sequence. Pages are shared by counting: a sequence that uses one is its user, and the
-// prefix cache may keep it besides. A page without users that is not kept is free. Pages are used
-// again and again, never returned to the system: memory stays flat, and a page becomes real memory
-// when it is first written.
+// serves a sequence; rows of layers on other ranks are in pages there, by its number. Pages are
+// shared by counting: a sequence that uses one is its user, and the prefix cache may keep it
+// besides. A page without users that is not kept is free. Pages are used again and again, never
+// returned to the system: memory stays flat, and a page becomes real memory when it is first
+// written.
 //
 // One thread at a time.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -24,9 +26,12 @@ struct PagesExhausted : Error {
 
 struct PageLayout {
   LatentRow row;
-  Index n_layers;  // L, and one more where a module's rows are kept
+  Index n_layers;   // L, and one more where a module's rows are kept
+  Index first = 0;  // of them, layers that other ranks keep (model/layer_ranks.h)
+  // A page has an address even where no layer is held.
+  Index n_held() const { return std::max<Index>(1, n_layers - first); }
   std::size_t layer_bytes() const { return static_cast<std::size_t>(kKeyTile) * row.bytes(); }
-  std::size_t bytes() const { return static_cast<std::size_t>(n_layers) * layer_bytes(); }
+  std::size_t bytes() const { return static_cast<std::size_t>(n_held()) * layer_bytes(); }
 };
 
 inline Index pages_for(Index n_positions) {
@@ -38,7 +43,7 @@ using PageId = std::int32_t;
 class PagePool {
  public:
   // Reserves addresses, not memory. ConfigError without a page; IoError when the system refuses.
-  PagePool(const PageLayout& layout, Index n_pages);
+  PagePool(const PageLayout& layout, Index n_pages, LayerRanks* ranks = nullptr);
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
@@ -59,7 +64,15 @@ class PagePool {
   void keep(PageId page);  // by the prefix cache: once for each that remembers it
   void unkeep(PageId page);
 
-  // The kKeyTile rows of a layer in a page.
+  // What is in a page, in all layers wherever they are, to another one.
+  void copy(PageId from, PageId to);
+  // By which other ranks know a page; 0 where all layers are here.
+  PageNumber number(PageId page) const {
+    return numbers_.all().empty() ? 0 : numbers_.all()[static_cast<std::size_t>(page)];
+  }
+  bool has_numbers() const { return !numbers_.all().empty(); }
+
+  // The kKeyTile rows of a layer held here in a page.
   void* rows(PageId page, Index layer) const;
   // All bytes of a page.
   std::span<std::byte> bytes(PageId page) const;
@@ -75,6 +88,7 @@ class PagePool {
   PageLayout layout_;
   std::size_t stride_;
   ReservedMemory memory_;
+  PageNumbers numbers_;
   std::vector<Page> pages_;
   std::vector<PageId> free_;  // the last freed is taken first: it is likely in a processor's cache
   Index n_used_ = 0;
@@ -100,6 +114,8 @@ class PagedCache final : public LatentCache {
   }
   // Pages stay: the next tokens need them.
   void truncate(Index n) override;
+  void count_rows(Index layer, Index n) override;
+  std::span<const PageNumber> page_numbers() const override { return numbers_; }
 
   // Forgets all rows of a layer; the next one is that of `position`, and the layer's first. It goes
   // to the page of `position`, which must be there and have no other user.
@@ -114,8 +130,6 @@ class PagedCache final : public LatentCache {
   // After adopt: a copy of a page that others write on in, as the next one. Every layer then has n
   // rows, which must end in that page. Throws PagesExhausted.
   void adopt_copy(PageId page, Index n);
-  // One row more of a layer: it is in the copied page already.
-  void count_row(Index layer);
   // A cache with the first n positions: whole pages are shared, the last one is copied when it is
   // not whole. Layers with fewer rows keep those they have, restarted ones none. Throws
   // PagesExhausted.
@@ -138,6 +152,7 @@ class PagedCache final : public LatentCache {
 
   PagePool* pool_;
   std::vector<PageId> table_;
+  std::vector<PageNumber> numbers_;  // of the table's pages
   std::vector<Layer> layers_;
 };
 

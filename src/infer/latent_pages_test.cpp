@@ -90,7 +90,7 @@ TEST(PagedCache, CopiesAPageThatAnotherOneWritesOnIn) {
   second.adopt_copy(first.table()[1], 69);
   append_all(first, more);
   EXPECT_EQ(second.length(0), 69);
-  for (const Index layer : {0, 1}) second.count_row(layer);
+  for (const Index layer : {0, 1}) second.count_rows(layer, 1);
   EXPECT_EQ(second.length(1), 70);
   EXPECT_EQ(second.length(2), 69);
   for (const Index layer : {0, 1}) {

@@ -56,14 +56,23 @@ AttentionForm parse_attention_form(std::string_view name) {
       fmt::format("attention form \"{}\" is unknown; expected absorbed or expanded", name));
 }
 
+void cached_layers(const Model& model, Index first, Index last, std::span<const Segment> segments,
+                   Tensor& x, Trace* trace) {
+  for (Index layer = first; layer < last; ++layer) {
+    const BlockWeights& w = model.weights.layers[static_cast<std::size_t>(layer)];
+    cached_block(model, w, layer, segments, x, trace);
+    if (trace) trace->hidden.push_back(x.clone());
+  }
+}
+
 Tensor cached_forward(const Model& model, std::span<const std::int32_t> tokens,
                       std::span<const Segment> segments, Trace* trace) {
   Tensor x = embed(model, tokens);
   if (trace) trace->hidden.push_back(x.clone());
-  for (std::size_t i = 0; i < model.weights.layers.size(); ++i) {
-    cached_block(model, model.weights.layers[i], static_cast<Index>(i), segments, x, trace);
-    if (trace) trace->hidden.push_back(x.clone());
-  }
+  if (model.layer_ranks)
+    x = model.layer_ranks->pass(model, segments, std::move(x));
+  else
+    cached_layers(model, 0, model.config.num_hidden_layers, segments, x, trace);
   return normed(model, x.v2(), model.weights.norm);
 }
 

@@ -39,9 +39,14 @@ struct Trace {
 };
 
 // tokens of all segments, one after another -> [T, D] after the final norm. The main layers of the
-// caches grow by the new rows (room must be reserved).
+// caches grow by the new rows (room must be reserved). Layers may be on other ranks
+// (Model::layer_ranks); there is no trace then.
 Tensor cached_forward(const Model& model, std::span<const std::int32_t> tokens,
                       std::span<const Segment> segments, Trace* trace = nullptr);
+
+// x [T, D] <- behind the main layers [first, last), which must be here.
+void cached_layers(const Model& model, Index first, Index last, std::span<const Segment> segments,
+                   Tensor& x, Trace* trace = nullptr);
 
 // MTP module k: tokens[i] is the token after the one whose state is h[i]; h [T, D] is the result of
 // cached_forward (module 0) or of module k-1 -> [T, D] its head_norm. Layer L + k of the caches

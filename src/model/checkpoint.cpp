@@ -78,6 +78,7 @@ Model load_model(const std::filesystem::path& directory, const LoadOptions& opti
   model.config = config_as_present(store, announced);
   if (!options.mtp) model.config.num_nextn_predict_layers = 0;
   model.config.held_experts = options.held_experts;
+  model.config.held_stages = options.held_stages;
   model.config.check(directory.string());
   model.compute = options.compute;
   set_position_constants(model);

@@ -17,7 +17,9 @@ struct LoadOptions {
   bool allow_symlinks = false;
   // Routed experts to read (ModelConfig::held_experts); none: all.
   std::optional<ExpertRange> held_experts = {};
-  // Nothing but the routed experts; all else of the model stays empty.
+  // Stages to read (ModelConfig::held_stages); none: the whole model.
+  std::vector<StageRange> held_stages = {};
+  // Nothing of them but the routed experts; all else of the model stays empty.
   bool experts_alone = false;
   // Called while loading with bytes done and bytes in all.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};

@@ -42,14 +42,18 @@ std::size_t cache_bytes_per_token(const ModelConfig& c, DType dtype) {
   return static_cast<std::size_t>(c.num_hidden_layers) * latent_row(c, dtype).bytes();
 }
 
-SequenceCache::SequenceCache(const ModelConfig& config, DType dtype)
+SequenceCache::SequenceCache(const ModelConfig& config, DType dtype, LayerRanks* ranks)
     : row_(latent_row(config, dtype)),
       layers_(static_cast<std::size_t>(config.num_hidden_layers + config.num_nextn_predict_layers)),
+      numbers_(ranks),
       piece_pages_(std::max<Index>(1, (config.max_position_embeddings + kKeyTile - 1) / kKeyTile)) {
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+    if (config.holds_layer(static_cast<Index>(layer))) layers_[layer].slot = n_slots_++;
+  n_slots_ = std::max<Index>(1, n_slots_);  // pages have addresses even where no layer is held
 }
 
 SequenceCache::SequenceCache(const Model& model)
-    : SequenceCache(model.config, minke::cache_dtype(model)) {}
+    : SequenceCache(model.config, minke::cache_dtype(model), model.layer_ranks) {}
 
 void SequenceCache::reserve(Index n) {
   while (n_pages_ * kKeyTile < n) add_page();
@@ -58,17 +62,18 @@ void SequenceCache::reserve(Index n) {
 void SequenceCache::add_page() {
   if (n_pages_ % piece_pages_ == 0) {
     const auto n = static_cast<std::size_t>(n_pages_ + piece_pages_);
-    pieces_.emplace_back(static_cast<std::size_t>(piece_pages_) * layers_.size() * layer_bytes(),
+    pieces_.emplace_back(static_cast<std::size_t>(piece_pages_ * n_slots_) * layer_bytes(),
                          "the latent cache of a sequence");
     for (Layer& layer : layers_) layer.pages.reserve(n);
   }
   const Index page = n_pages_++;
-  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
-    layers_[layer].pages.push_back(rows(page, static_cast<Index>(layer)));
+  numbers_.add(1);
+  for (Layer& layer : layers_)
+    if (layer.slot >= 0) layer.pages.push_back(rows(page, layer.slot));
 }
 
-std::byte* SequenceCache::rows(Index page, Index layer) const {
-  const Index of_piece = page % piece_pages_ * static_cast<Index>(layers_.size()) + layer;
+std::byte* SequenceCache::rows(Index page, Index slot) const {
+  const Index of_piece = page % piece_pages_ * n_slots_ + slot;
   return pieces_[static_cast<std::size_t>(page / piece_pages_)].data() +
          static_cast<std::size_t>(of_piece) * layer_bytes();
 }
@@ -76,16 +81,22 @@ std::byte* SequenceCache::rows(Index page, Index layer) const {
 void SequenceCache::append(Index index, View2<const float> rows) {
   Layer& layer = layers_[static_cast<std::size_t>(index)];
   MINKE_ASSERT(layer.length + rows.extent(0) <= n_pages_ * kKeyTile);
-  layer.length =
-      append_rows(row_, layer.length, rows, [&](Index page) { return this->rows(page, index); });
+  layer.length = append_rows(row_, layer.length, rows,
+                             [&](Index page) { return this->rows(page, layer.slot); });
 }
 
 void SequenceCache::truncate(Index n) {
   for (Layer& layer : layers_) layer.length = std::min(layer.length, n);
 }
 
+void SequenceCache::count_rows(Index index, Index n) {
+  Layer& layer = layers_[static_cast<std::size_t>(index)];
+  MINKE_ASSERT(layer.length + n <= n_pages_ * kKeyTile);
+  layer.length += n;
+}
+
 std::size_t SequenceCache::bytes() const {
-  return static_cast<std::size_t>(n_pages_) * layers_.size() * layer_bytes();
+  return static_cast<std::size_t>(n_pages_ * n_slots_) * layer_bytes();
 }
 
 Index append_rows(const LatentRow& row, Index length, View2<const float> rows,

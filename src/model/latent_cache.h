@@ -32,11 +32,15 @@ class LatentCache {
   virtual std::span<const void* const> pages(Index layer) const = 0;
   // Forgets rows from `n` on, in every layer (a rejected draft).
   virtual void truncate(Index n) = 0;
+  // n rows more of a layer, which are in their pages: here, or on the rank that keeps the layer.
+  virtual void count_rows(Index layer, Index n) = 0;
+  // Of the pages of all layers, by which other ranks know theirs; empty where all layers are here.
+  virtual std::span<const PageNumber> page_numbers() const = 0;
 };
 
 class SequenceCache final : public LatentCache {
  public:
-  SequenceCache(const ModelConfig& config, DType dtype);
+  SequenceCache(const ModelConfig& config, DType dtype, LayerRanks* ranks = nullptr);
   explicit SequenceCache(const Model& model);  // as cache_dtype says
   const LatentRow& row() const override { return row_; }
   Index length(Index layer) const override {
@@ -48,19 +52,24 @@ class SequenceCache final : public LatentCache {
     return layers_[static_cast<std::size_t>(layer)].pages;
   }
   void truncate(Index n) override;
-  std::size_t bytes() const;  // of the pages that there are
+  void count_rows(Index layer, Index n) override;
+  std::span<const PageNumber> page_numbers() const override { return numbers_.all(); }
+  std::size_t bytes() const;  // of the pages that there are, of the layers held here
 
  private:
   struct Layer {
+    Index slot = -1;  // among the layers held here
     std::vector<const void*> pages;
     Index length = 0;
   };
   std::size_t layer_bytes() const { return static_cast<std::size_t>(kKeyTile) * row_.bytes(); }
   void add_page();
-  std::byte* rows(Index page, Index layer) const;
+  std::byte* rows(Index page, Index slot) const;
 
   LatentRow row_;
   std::vector<Layer> layers_;
+  Index n_slots_ = 0;
+  PageNumbers numbers_;
   Index n_pages_ = 0;                   // of all layers
   Index piece_pages_;                   // what the context needs: longer ones take another piece
   std::vector<ReservedMemory> pieces_;  // of pages, the layers of a page side by side

@@ -56,7 +56,7 @@ class AcceptanceRun {
     std::vector<Segment> segments;
     for (const Ids& tokens : texts) {
       Text text{&tokens, static_cast<Index>(inputs.size()),
-                std::make_unique<SequenceCache>(model_.config, cache_dtype(model_.compute))};
+                std::make_unique<SequenceCache>(model_)};
       text.cache->reserve(text.length() + 1);
       segments.push_back({text.cache.get(), text.length(), AttentionForm::Expanded});
       inputs.insert(inputs.end(), tokens.begin(), tokens.end());

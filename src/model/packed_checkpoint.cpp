@@ -305,6 +305,7 @@ Model map_model(std::shared_ptr<const TensorStore> store, const ModelConfig& ann
   Model model;
   model.config = announced;
   model.config.held_experts = options.held_experts;
+  model.config.held_stages = options.held_stages;
   model.compute = options.compute;
   const Mapping mapping(*store, model.config, options, fits_into_memory(*store));
   Index& n_mtp = model.config.num_nextn_predict_layers;

@@ -223,13 +223,13 @@ void visit_parameters(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
   visit_parameters(c, c.local_stages(), p, f);
 }
 
-// Of the routed experts alone, those held here, of all layers and modules.
+// Of the routed experts alone, those held here, of all layers and modules that are.
 template <class Leaf, class F>
 void visit_routed_experts(const ModelConfig& c, ModelParameters<Leaf>& p, F&& f) {
   p.layers.resize(static_cast<std::size_t>(c.num_hidden_layers));
   p.mtp.resize(static_cast<std::size_t>(c.num_nextn_predict_layers));
   for (Index i = 0; i < c.num_hidden_layers + c.num_nextn_predict_layers; ++i)
-    if (c.is_moe(i)) detail::visit_routed(c, i, moe_of(c, p, i), f);
+    if (c.is_moe(i) && c.holds_layer(i)) detail::visit_routed(c, i, moe_of(c, p, i), f);
 }
 
 // The tensors in visiting order, with what they are.

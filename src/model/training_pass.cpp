@@ -79,30 +79,43 @@ double output_loss(const Model& model, View2<const std::int32_t> tokens, const T
   return sum / static_cast<double>(B * T);
 }
 
-std::optional<NonFiniteOutput> find_non_finite_output(const Model& model,
+std::optional<NonFiniteOutput> find_non_finite_output(const Model& model, const StageRange& range,
                                                       View2<const std::int32_t> tokens,
-                                                      DocumentStarts starts) {
+                                                      DocumentStarts starts, Tensor& x) {
+  std::optional<NonFiniteOutput> first;
+  const auto look = [&](bool finite, std::string output, std::optional<Index> layer) {
+    if (!finite && !first) first = {std::move(output), layer};
+  };
   const SequenceBatch batch{tokens.extent(0), tokens.extent(1) - 1, starts};
-  Tensor x = embed(model, token_window(tokens, 0, batch.length));
-  if (!all_finite(x.flat())) return NonFiniteOutput{"embedding", std::nullopt};
-  for (std::size_t i = 0; i < model.weights.layers.size(); ++i) {
-    const auto layer = static_cast<Index>(i);
+  if (range.embedding) {
+    x = embed(model, token_window(tokens, 0, batch.length));
+    look(all_finite(x.flat()), "embedding", std::nullopt);
+  }
+  for (Index layer = range.first; layer < range.last; ++layer) {
+    const BlockWeights& w = model.weights.layers[static_cast<std::size_t>(layer)];
     Tensor y;
-    const BlockSaved saved = block_forward(model, model.weights.layers[i], batch, std::move(x), y);
-    if (!all_finite(saved.u.flat()))
-      return NonFiniteOutput{fmt::format("layers.{}.attn_out", i), layer};
-    if (!all_finite(y.flat())) return NonFiniteOutput{fmt::format("layers.{}.ffn_out", i), layer};
+    const BlockSaved saved = block_forward(model, w, batch, std::move(x), y);
+    look(all_finite(saved.u.flat()), fmt::format("layers.{}.attn_out", layer), layer);
+    look(all_finite(y.flat()), fmt::format("layers.{}.ffn_out", layer), layer);
     x = std::move(y);
   }
+  if (!range.output || first) return first;
   Tensor rstd;
   const Tensor h = final_norm(model, x, rstd);
-  if (!all_finite(h.flat())) return NonFiniteOutput{"final_norm", std::nullopt};
+  look(all_finite(h.flat()), "final_norm", std::nullopt);
   bool finite = true;
   for_logits(model, h, [&](Index, View2<float> logits) {
     for (Index t = 0; t < logits.extent(0); ++t) finite = finite && all_finite(logits[t]);
   });
-  if (!finite) return NonFiniteOutput{"logits", std::nullopt};
-  return std::nullopt;
+  look(finite, "logits", std::nullopt);
+  return first;
+}
+
+std::optional<NonFiniteOutput> find_non_finite_output(const Model& model,
+                                                      View2<const std::int32_t> tokens,
+                                                      DocumentStarts starts) {
+  Tensor x;
+  return find_non_finite_output(model, whole_model(model.config), tokens, starts, x);
 }
 
 }  // namespace minke

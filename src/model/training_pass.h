@@ -37,5 +37,9 @@ struct NonFiniteOutput {
 std::optional<NonFiniteOutput> find_non_finite_output(const Model& model,
                                                       View2<const std::int32_t> tokens,
                                                       DocumentStarts starts = {});
+// Of one stage: x [B T, D] from the stage before, ignored on the first -> behind its layers.
+std::optional<NonFiniteOutput> find_non_finite_output(const Model& model, const StageRange& range,
+                                                      View2<const std::int32_t> tokens,
+                                                      DocumentStarts starts, Tensor& x);
 
 }  // namespace minke

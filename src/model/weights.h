@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/dispatch.h"
+#include "model/layer_ranks.h"
 #include "model/parameters.h"
 #include "ops/linear.h"
 
@@ -105,6 +106,7 @@ struct ModelOf {
   std::vector<Fp8Counts> fp8_weights;     // of the linears of each layer, MTP modules after the
                                           // others; empty without statistics
   DispatchFactory make_dispatch = {};     // to experts on several ranks; none: all are here
+  LayerRanks* layer_ranks = nullptr;      // layers on other ranks; none: all are here
   std::optional<DType> cache_dtype = {};  // of latent caches (ops/latent_rows.h); none: by compute
   std::shared_ptr<const void> mapped = {};  // keeps the files there in which weights are used
   Precision precision() const {

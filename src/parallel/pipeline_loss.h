@@ -1,11 +1,12 @@
-// The main loss of some rows, forward through the stages of a pipeline: evaluate_loss
-// (model/training_pass.h) where no rank has the whole model, with its bits. Activations travel in
-// FP32 whatever the compute.
+// Some rows forward through the stages of a pipeline, where no rank has the whole model: their main
+// loss (evaluate_loss in model/training_pass.h), or where they leave the finite numbers, with the
+// bits of one rank. Activations travel in FP32 whatever the compute.
 #pragma once
 #include <optional>
 #include <vector>
 
 #include "model/stage.h"
+#include "model/training_pass.h"
 #include "parallel/communicator.h"
 
 namespace minke {
@@ -20,5 +21,12 @@ int forward_holder(int stage, int n_ranks);
 std::optional<double> pipeline_loss(const Model& model, Communicator& pipeline,
                                     const std::vector<StageRange>& stages,
                                     View2<const std::int32_t> tokens, DocumentStarts starts = {});
+
+// Collective likewise: find_non_finite_output of the whole model, on all ranks.
+std::optional<NonFiniteOutput> pipeline_non_finite_output(const Model& model,
+                                                          Communicator& pipeline,
+                                                          const std::vector<StageRange>& stages,
+                                                          View2<const std::int32_t> tokens,
+                                                          DocumentStarts starts = {});
 
 }  // namespace minke

@@ -13,25 +13,6 @@ std::span<std::byte> bytes_of(Tensor& tensor, Index begin, Index count) {
           static_cast<std::size_t>(count) * size};
 }
 
-// The moments of one rank's slices, each straight to its place.
-void receive(Communicator& group, const std::vector<Piece>& slices, int from,
-             const WholeMoments& whole) {
-  std::vector<Request> requests;
-  for (const Piece& slice : slices)
-    for (const std::vector<Tensor*>* tensors : {&whole.first, &whole.second})
-      requests.push_back(
-          group.receive(bytes_of(*(*tensors)[slice.tensor], slice.begin, slice.count), from, kTag));
-  wait_all(requests);
-}
-
-void send(Communicator& group, std::vector<OwnedSlice>& slices, int to) {
-  std::vector<Request> requests;
-  for (OwnedSlice& slice : slices)
-    for (Tensor* tensor : {&slice.first, &slice.second})
-      requests.push_back(group.send(bytes_of(*tensor, 0, slice.count), to, kTag));
-  wait_all(requests);
-}
-
 std::vector<Piece> slices_of(const ShardedOptimizer& optimizer, int n_ranks, int rank) {
   std::vector<Index> sizes;
   for (const ShardedTensor& tensor : optimizer.tensors()) sizes.push_back(tensor.weight->size());
@@ -58,16 +39,20 @@ std::vector<Piece> owned_slices(const std::vector<Index>& sizes, int n_ranks, in
   return slices;
 }
 
-void gather_moments(Communicator& group, ShardedOptimizer& optimizer, const WholeMoments& whole) {
-  if (group.rank() != 0) return send(group, optimizer.slices(), 0);
-  for (OwnedSlice& slice : optimizer.slices()) {
-    copy(bytes_of(slice.first, 0, slice.count),
-         bytes_of(*whole.first[slice.tensor], slice.begin, slice.count));
-    copy(bytes_of(slice.second, 0, slice.count),
-         bytes_of(*whole.second[slice.tensor], slice.begin, slice.count));
-  }
-  for (int rank = 1; rank < group.size(); ++rank)
-    receive(group, slices_of(optimizer, group.size(), rank), rank, whole);
+// Each slice goes straight to its place; between two ranks in the order of the sender's slices.
+void gather_moments(Communicator& group, ShardedOptimizer& optimizer, std::span<const int> to,
+                    const WholeMoments& whole) {
+  std::vector<Request> requests;
+  for (int rank = 0; rank < group.size(); ++rank)
+    for (const Piece& slice : slices_of(optimizer, group.size(), rank))
+      if (to[slice.tensor] == group.rank())
+        for (const std::vector<Tensor*>* tensors : {&whole.first, &whole.second})
+          requests.push_back(group.receive(
+              bytes_of(*(*tensors)[slice.tensor], slice.begin, slice.count), rank, kTag));
+  for (OwnedSlice& slice : optimizer.slices())
+    for (Tensor* tensor : {&slice.first, &slice.second})
+      requests.push_back(group.send(bytes_of(*tensor, 0, slice.count), to[slice.tensor], kTag));
+  wait_all(requests);
 }
 
 void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer) {

@@ -16,9 +16,10 @@ struct WholeMoments {
 // of its ShardedOptimizer, in their order.
 std::vector<Piece> owned_slices(const std::vector<Index>& sizes, int n_ranks, int rank);
 
-// Collective over the optimizer's `group`. The moments of all ranks come to `whole` of rank 0;
-// those of other ranks are not looked at.
-void gather_moments(Communicator& group, ShardedOptimizer& optimizer, const WholeMoments& whole);
+// Collective over the optimizer's `group`. The moments of tensor t come to those of `whole` on rank
+// to[t], the same on all ranks; what is there of the other tensors is not looked at.
+void gather_moments(Communicator& group, ShardedOptimizer& optimizer, std::span<const int> to,
+                    const WholeMoments& whole);
 
 // The own slices' moments from whole tensors that every rank has.
 void take_moments(const WholeMoments& whole, ShardedOptimizer& optimizer);

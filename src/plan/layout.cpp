@@ -76,6 +76,11 @@ double Layout::synchronised_bytes(bool routed_expert) const {
   return kGradient + (routed_expert && fp8 ? 1 : 2);
 }
 
+ExchangeForm Layout::exchange_form() const {
+  if (dispatch == "full") return {};
+  return dispatch == "fp8" || (dispatch == "compute" && fp8) ? kFp8Exchange : kBf16Exchange;
+}
+
 std::string Layout::flags() const {
   std::string text = fmt::format(
       "--pipeline {} --expert {} --data {} --micro-batches {} --micro-batch {} --sequence {} "
@@ -84,6 +89,7 @@ std::string Layout::flags() const {
   if (!fp8) text += " --no-fp8";
   if (!mtp) text += " --no-mtp";
   if (gather != "compute") text += " --gather " + gather;
+  if (dispatch != "compute") text += " --dispatch " + dispatch;
   if (!layers_per_stage.empty())
     text += fmt::format(" --layers-per-stage {}", fmt::join(layers_per_stage, ","));
   return text;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/options.h"
+#include "parallel/expert_group.h"
 #include "parallel/schedule.h"
 #include "plan/cluster.h"
 #include "plan/plan_model.h"
@@ -37,6 +38,7 @@ struct Layout {
   bool fp8 = true;
   bool mtp = true;
   std::string gather = "compute";
+  std::string dispatch = "compute";
   std::vector<std::int64_t> layers_per_stage = {};  // empty: evenly
 
   template <class Visitor>
@@ -58,6 +60,10 @@ struct Layout {
           "weights that ZeRO-1 sends back: compute, as products read them (BF16; experts FP8 with "
           "fp8), or fp32, as minke train",
           one_of({"compute", "fp32"}));
+    field("dispatch", dispatch,
+          "rows to experts and back: bf16, fp8 (back BF16), compute (fp8 with fp8, else bf16), or "
+          "full (FP32), as parallel.dispatch of minke train",
+          one_of({"compute", "full", "bf16", "fp8"}));
     field("layers-per-stage", layers_per_stage,
           "layers of each stage, with commas; default: evenly, the first ones one more");
   }
@@ -74,6 +80,7 @@ struct Layout {
   }
   // Bytes of a parameter that ZeRO-1 moves once a step: its gradient in FP32, and its weight back.
   double synchronised_bytes(bool routed_expert) const;
+  ExchangeForm exchange_form() const;  // of `dispatch`
   Index micro_batch_tokens() const { return micro_batch * sequence; }
   // The flags that ask for this layout.
   std::string flags() const;

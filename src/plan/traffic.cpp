@@ -1,6 +1,7 @@
 #include "plan/traffic.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "plan/flops.h"
 
@@ -62,23 +63,78 @@ double sync_bytes(double params, double replicas, double bytes) {
   return replicas > 1 ? params * bytes * (replicas - 1) / replicas : 0;
 }
 
-struct HeldOnAverage {
-  double other = 0, expert = 0;
-};
-HeldOnAverage held_on_average(const PlanModel& m, const Layout& l) {
+double mtp_modules(const PlanModel& m, const Layout& l) {
+  return l.mtp ? real(m.num_nextn_predict_layers) : 0;
+}
+
+// Ranks that hold the embedding: those of the first stage, and of the last one for MTP modules.
+double embedding_replicas(const PlanModel& m, const Layout& l) {
+  const bool two_ranks =
+      l.pipeline > 1 && (l.kind() == ScheduleKind::DualPipe ||
+                         (mtp_modules(m, l) > 0 && l.kind() != ScheduleKind::DualPipeV));
+  return real(l.data) * (two_ranks ? 2 : 1);
+}
+
+// What the mean device sends in a step for the gradients and weights of what it holds.
+double sync_bytes_of_device(const PlanModel& m, const Layout& l) {
   const ParameterTable t = parameter_table(m);
-  const double modules = l.mtp ? real(t.n_mtp) : 0;
+  const double modules = mtp_modules(m, l);
   const double copies = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
   const double moe_layers = real(t.n_moe_layers) + (m.has_experts() ? modules : 0);
-  HeldOnAverage h;
-  h.expert =
-      copies * moe_layers * real(m.n_routed_experts * t.expert) / real(l.expert) / real(l.pipeline);
-  h.other =
-      copies *
-      (real(t.total - t.routed_experts_total) +
-       modules * real(t.layer_without_experts(m.has_experts()) + t.mtp_projection + t.mtp_norms)) /
-      real(l.pipeline);
-  return h;
+  const double experts = moe_layers * real(m.n_routed_experts * t.expert) / real(l.expert);
+  const double others =
+      real(t.total - t.routed_experts_total - t.embedding) +
+      modules * real(t.layer_without_experts(m.has_experts()) + t.mtp_projection + t.mtp_norms);
+  const double of_embedding = embedding_replicas(m, l);
+  const double other_bytes = l.synchronised_bytes(false);
+  return sync_bytes(copies / real(l.pipeline) * others, copies * real(l.data), other_bytes) +
+         sync_bytes(copies / real(l.pipeline) * experts, copies * real(l.expert_replicas()),
+                    l.synchronised_bytes(true)) +
+         sync_bytes(of_embedding / real(l.devices()) * real(t.embedding), of_embedding,
+                    other_bytes);
+}
+
+// How often a token of an MoE layer crosses a link, one way: once to each other place that holds
+// chosen experts; and how many of its choices are there.
+struct Crossings {
+  double tokens = 0, choices = 0;
+  double places = 0;  // other ones that a rank sends to
+};
+struct ExchangeHops {
+  Crossings between, inside;
+};
+ExchangeHops exchange_hops(const PlanModel& m, const Cluster& c, const Layout& l) {
+  const double K = real(m.num_experts_per_tok), ranks = real(l.expert);
+  const NodeSpread nodes = node_spread(m, expert_nodes(c, l.expert));
+  const double n = real(nodes.nodes);
+  // A token arrives at one rank of a node, which passes it on to the others.
+  const double others = 1 - n / ranks;
+  return {{nodes.remote_expected, K * (n - 1) / n, n - 1},
+          {node_spread(m, l.expert).expected * others, K * others, ranks / n - 1}};
+}
+
+double row_bytes(const PlanModel& m, RowForm form) {
+  if (form == RowForm::Full) return 4 * real(m.hidden_size);
+  const ExchangeBytes one = exchange_bytes(m, 1, form == RowForm::Fp8);
+  return one.dispatch_row + one.dispatch_scales;
+}
+
+// Of a token and MoE layer over one link, forward and backward.
+struct LayerBytes {
+  double dispatch = 0, combine = 0, routing = 0;
+};
+LayerBytes layer_bytes(const PlanModel& m, const Layout& l, const Crossings& crossed) {
+  const double K = real(m.num_experts_per_tok);
+  const ExchangeForm form = l.exchange_form();
+  const RowForm inputs = l.fp8 ? RowForm::Fp8 : form.inputs;  // codes that products read go as such
+  LayerBytes b;
+  b.dispatch = crossed.tokens * (row_bytes(m, inputs) + row_bytes(m, form.gradients));
+  b.combine = 2 * (form.sums ? crossed.tokens * row_bytes(m, RowForm::Bf16)
+                             : crossed.choices * row_bytes(m, RowForm::Full));
+  // Counts, the choices of a token and where it came from, its gate weights and their gradients.
+  b.routing = 8 * crossed.places / real(l.micro_batch_tokens()) +
+              crossed.tokens * (4 * (K + 1) + 4 * K) + 4 * crossed.choices;
+  return b;
 }
 
 }  // namespace
@@ -108,7 +164,7 @@ ExchangeBytes exchange_bytes(const PlanModel& m, Index nodes_reached, bool fp8) 
                K = real(m.num_experts_per_tok);
   ExchangeBytes b;
   b.dispatch_row = D * (fp8 ? 1 : 2);
-  b.dispatch_scales = fp8 ? D / 128 * 4 : 0;
+  b.dispatch_scales = fp8 ? std::ceil(D / 128) * 4 : 0;
   b.combine_row = 2 * D;
   b.dispatch_between = nodes * b.dispatch_row;
   b.dispatch_between_scales = nodes * b.dispatch_scales;
@@ -138,33 +194,24 @@ std::vector<TrafficRow> step_traffic(const PlanModel& m, const Cluster& c, const
                     per_step / bandwidth});
   };
   if (m.has_experts() && l.expert > 1) {
-    const NodeSpread spread = node_spread(m, expert_nodes(c, l.expert));
-    const ExchangeBytes one = exchange_bytes(m, 1, l.fp8);
-    const double layers = real(m.n_moe_layers() + (l.mtp ? m.num_nextn_predict_layers : 0));
-    const double passes = 2 * layers;  // forward and backward
-    const double dispatch = passes * (one.dispatch_row + one.dispatch_scales);
-    const double combine = passes * one.combine_row;
-    const double experts = real(m.num_experts_per_tok);
-    if (spread.nodes > 1) {
-      add("dispatch", true, spread.remote_expected * dispatch,
-          tokens * spread.remote_expected * dispatch);
-      add("combine", true, spread.remote_expected * combine,
-          tokens * spread.remote_expected * combine);
+    const double layers = real(m.n_moe_layers()) + mtp_modules(m, l);
+    const ExchangeHops hops = exchange_hops(m, c, l);
+    for (const bool between : {true, false}) {
+      const Crossings& crossed = between ? hops.between : hops.inside;
+      if (crossed.places == 0) continue;
+      const LayerBytes one = layer_bytes(m, l, crossed);
+      for (const auto& [what, bytes] :
+           {std::pair{"dispatch", one.dispatch}, std::pair{"combine", one.combine},
+            std::pair{"routing", one.routing}})
+        add(what, between, layers * bytes, tokens * layers * bytes);
     }
-    add("dispatch", false, experts * dispatch, tokens * experts * dispatch);
-    add("combine", false, experts * combine, tokens * experts * combine);
   }
   if (l.pipeline > 1) {
     const double bytes = pipeline_bytes_per_token(m, l);
     // Stages are laid over nodes, data ranks within them, when there is more than one node.
     add("pipeline", l.devices() > c.devices_per_node, bytes, tokens * bytes);
   }
-  const HeldOnAverage held = held_on_average(m, l);
-  const double mirrors = l.kind() == ScheduleKind::DualPipe ? 2 : 1;
-  const double bytes =
-      sync_bytes(held.other, mirrors * real(l.data), l.synchronised_bytes(false)) +
-      sync_bytes(held.expert, mirrors * real(l.expert_replicas()), l.synchronised_bytes(true));
-  if (bytes > 0)
+  if (const double bytes = sync_bytes_of_device(m, l); bytes > 0)
     add("gradients and weights", l.devices() > c.devices_per_node, bytes / tokens, bytes);
   return rows;
 }

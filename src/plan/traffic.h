@@ -7,11 +7,17 @@
 //   dispatch   D elements of FP8, with a 4-byte scale for each 128, or BF16
 //   combine    D elements of BF16
 //   backward   the same two transfers, of gradients
+//   routing    counts, the choices of a token, its gate weights and their gradients
+//
+// The table of a step counts what `minke train` sends (parallel/expert_exchange.h): a row once to
+// each other rank that holds chosen experts, and with dispatch "full" FP32 rows, the outputs of a
+// token's experts one by one.
 //
 // Pipeline: T D BF16 elements a micro-batch and stage boundary, back the same of gradients.
 // Gradients: reduce-scatter of FP32, all-gather of updated weights (ZeRO-1), once a step. The
 // report keeps gradients and master weights in FP32 and computes on BF16 and FP8 ones; that these
-// are what is gathered is assumed. `minke train` gathers the masters, in FP32 (Layout::gather).
+// are what is gathered is assumed. `minke train` gathers the masters, in FP32 (Layout::gather). The
+// embedding is on the last stage as well where MTP modules read it.
 #pragma once
 #include <string>
 #include <vector>
@@ -55,13 +61,13 @@ double experts_at_same_cost(const Cluster& cluster, Index nodes);
 double pipeline_message_bytes(const PlanModel& model, Index tokens);
 
 struct TrafficRow {
-  std::string what;             // "dispatch", "combine", "pipeline", "gradients", ...
+  std::string what;             // "dispatch", "combine", "routing", "pipeline", ...
   std::string link;             // "between nodes", "inside a node"
   double bytes_per_token = 0;   // all layers and passes of one token
   double bytes_per_step = 0;    // sent by one device
   double seconds_per_step = 0;  // of that at the link's bandwidth
 };
-// Expected remote nodes under uniform routing, scales included. The mean device of the pipeline.
+// Expected nodes and ranks under uniform routing, scales included. The mean device of the job.
 std::vector<TrafficRow> step_traffic(const PlanModel& model, const Cluster& cluster,
                                      const Layout& layout);
 

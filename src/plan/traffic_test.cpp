@@ -57,11 +57,63 @@ TEST(Traffic, StepSumsWhatTokensSend) {
   Layout l = report_layout();
   l.mtp = false;
   const auto rows = step_traffic(v3, c, l);
-  ASSERT_EQ(rows.size(), 6u);
+  ASSERT_EQ(rows.size(), 8u);
   const double tokens = 15360.0 * 4096 / 2048;
-  EXPECT_DOUBLE_EQ(rows[2].bytes_per_step, tokens * 8 * 58 * 2 * (7168 + 224));
-  EXPECT_DOUBLE_EQ(rows[4].bytes_per_token, 2 * 15 * 7168 * 2);
-  EXPECT_DOUBLE_EQ(rows[4].seconds_per_step, rows[4].bytes_per_step / 50e9);
+  const double nodes = node_spread(v3, 8).remote_expected;
+  EXPECT_DOUBLE_EQ(rows[0].bytes_per_step, tokens * nodes * 58 * 2 * (7168 + 224));
+  EXPECT_DOUBLE_EQ(rows[1].bytes_per_step, tokens * nodes * 58 * 2 * (7168 * 2));
+  // In a node a row goes from the rank where it arrives to the others that hold chosen experts.
+  const double ranks = node_spread(v3, 64).expected * 7 / 8;
+  EXPECT_LT(ranks, 7);
+  EXPECT_DOUBLE_EQ(rows[3].bytes_per_step, tokens * ranks * 58 * 2 * (7168 + 224));
+  EXPECT_EQ(rows[6].what, "pipeline");
+  EXPECT_DOUBLE_EQ(rows[6].bytes_per_token, 2 * 15 * 7168 * 2);
+  EXPECT_DOUBLE_EQ(rows[6].seconds_per_step, rows[6].bytes_per_step / 50e9);
+}
+
+// Two ranks of one node, every chosen expert's output on its own; of 3 of 8 experts 1.93 ranks are
+// reached, half of them the token's own.
+TEST(Traffic, FullRowsComeBackForEachChoice) {
+  PlanModel m = plan_model_preset("deepseek-v2-lite");
+  m.n_routed_experts = 8;
+  m.num_experts_per_tok = 3;
+  Layout l;
+  l.pipeline = 1;
+  l.expert = l.data = 2;
+  l.micro_batches = 4;
+  l.schedule = "1f1b";
+  l.dispatch = "full";
+  l.fp8 = false;
+  const auto rows = step_traffic(m, cluster_preset("h100x8"), l);
+  ASSERT_EQ(rows.size(), 4u);
+  const double layers = 26, D = 2048, tokens = (2 - 2 * 4.0 / 56) / 2, choices = 1.5;
+  EXPECT_DOUBLE_EQ(rows[0].bytes_per_token, layers * 2 * tokens * 4 * D);
+  EXPECT_DOUBLE_EQ(rows[1].bytes_per_token, layers * 2 * choices * 4 * D);
+  EXPECT_DOUBLE_EQ(rows[2].bytes_per_token,
+                   layers * (8.0 / 4096 + tokens * (16 + 12) + choices * 4));
+}
+
+// The last stage has a copy of the embedding where MTP modules read it, so that its gradient and
+// weights go round twice as many ranks; of dualpipev the first rank has both uses.
+TEST(Traffic, TheEmbeddingOfModulesIsAnotherReplica) {
+  PlanModel m = plan_model_preset("deepseek-v2-lite");
+  const double embedding = static_cast<double>(parameter_table(m).embedding);
+  Layout l;
+  l.pipeline = 2;
+  l.expert = l.data = 1;
+  l.micro_batches = 8;
+  l.gather = "fp32";
+  const auto sent = [&](const char* schedule, Index modules) {
+    m.num_nextn_predict_layers = modules;
+    l.schedule = schedule;
+    double bytes = 0;
+    for (const TrafficRow& row : step_traffic(m, cluster_preset("h100x8"), l))
+      if (row.what == "gradients and weights") bytes += row.bytes_per_step;
+    return bytes;
+  };
+  EXPECT_EQ(sent("1f1b", 0), 0);
+  EXPECT_DOUBLE_EQ(sent("1f1b", 1), 8 * embedding / 2);
+  EXPECT_EQ(sent("dualpipev", 1), 0);
 }
 
 TEST(Traffic, DataRanksSendGradientsAndTheWeightsThatCompute) {

@@ -193,8 +193,8 @@ std::optional<Fault> find_not_finite(TrainState& state, const PassResult& result
                .cause = 3};
 }
 
-SuspectRow find_suspect_row(StepForm& form, const Model& model, BatchSource& source,
-                            const DataPosition& begin, Index rows, bool mask_documents) {
+SuspectRow find_suspect_row(StepForm& form, BatchSource& source, const DataPosition& begin,
+                            Index rows, bool mask_documents) {
   const DataPosition end = source.position();
   source.set_position(begin);
   std::vector<SuspectRow> suspects;
@@ -212,9 +212,8 @@ SuspectRow find_suspect_row(StepForm& form, const Model& model, BatchSource& sou
     if (!std::isfinite(loss)) loss = std::numeric_limits<double>::infinity();
   const auto worst = std::max_element(losses.begin(), losses.end()) - losses.begin();
   SuspectRow& suspect = suspects[static_cast<std::size_t>(worst)];
-  const LossRows& row = groups[static_cast<std::size_t>(worst)];
-  if (std::isinf(losses[static_cast<std::size_t>(worst)]) && model.config.held_stages.empty())
-    suspect.output = find_non_finite_output(model, row.tokens, row.starts);
+  if (std::isinf(losses[static_cast<std::size_t>(worst)]))
+    suspect.output = form.non_finite_output(groups[static_cast<std::size_t>(worst)]);
   return suspect;
 }
 

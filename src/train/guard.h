@@ -69,10 +69,9 @@ struct SuspectRow {
   std::string source;                     // of the document there
   std::optional<NonFiniteOutput> output;  // of the row's forward pass
 };
-// By form.losses, so collective. The output is not looked for where stages of a pipeline have the
-// model.
-SuspectRow find_suspect_row(StepForm& form, const Model& model, BatchSource& source,
-                            const DataPosition& begin, Index rows, bool mask_documents);
+// By the form, so collective.
+SuspectRow find_suspect_row(StepForm& form, BatchSource& source, const DataPosition& begin,
+                            Index rows, bool mask_documents);
 
 // Of a loss that is not finite: names the layer and the output in which the row's forward pass left
 // the finite numbers, where it did.

@@ -5,7 +5,6 @@
 #include <map>
 #include <memory>
 
-#include "io/safetensors.h"
 #include "parallel/thread_ranks.h"
 #include "train/small_run.h"
 
@@ -71,37 +70,8 @@ class LayoutTraining : public TrainingRun {
     return "";
   }
 
-  // Figures but for those that stages of a pipeline do not have.
-  std::string figures(const std::string& out) const {
-    std::istringstream lines(metrics(out));
-    std::string text;
-    for (std::string line; std::getline(lines, line);) {
-      Json json = Json::parse(line);
-      json.erase("mtp_acceptance");
-      text += json.dump() + "\n";
-    }
-    return text;
-  }
-
-  // Bytes by the names of tensors, in however many files.
-  static std::map<std::string, std::string> tensors(const fs::path& directory,
-                                                    const std::string& prefix) {
-    std::map<std::string, std::string> tensors;
-    for (const auto& entry : fs::directory_iterator(directory)) {
-      const std::string name = entry.path().filename().string();
-      if (!name.starts_with(prefix) || !name.ends_with(".safetensors")) continue;
-      const SafetensorsFile file = SafetensorsFile::open(entry.path());
-      for (const TensorInfo& info : file.tensors()) {
-        const std::span<const std::byte> bytes = file.bytes(info);
-        const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-        EXPECT_TRUE(tensors.emplace(info.name, text).second) << info.name << " twice";
-      }
-    }
-    return tensors;
-  }
-
   void expect_same(const std::string& have, const std::string& want) const {
-    EXPECT_EQ(figures(have), figures(want));
+    EXPECT_EQ(metrics(have), metrics(want));
     const std::string checkpoint = ".run/checkpoints/step-" + std::to_string(kSteps);
     for (const char* prefix : {"model", "optimizer", "ema"}) {
       const auto of_want = tensors(dir_ / (want + checkpoint), prefix);
@@ -165,14 +135,14 @@ TEST_F(LayoutTraining, ACheckpointOnThreadsGoesOnInAnotherLayout) {
   }
 }
 
-// Two stages with two shares of the experts each, all held twice: four writers. The model is one of
-// several files as published ones are, for readers that know nothing of ranks.
+// Two stages with two shares of the experts each, all held twice: eight writers. The model is one
+// of several files as published ones are, for readers that know nothing of ranks.
 TEST_F(LayoutTraining, ACheckpointOnThreadsIsWrittenByTheRanksThatHoldIt) {
   const Layout layout{2, 2, 8, "1f1b"};
   run_on(layout, recipe_for("run", layout), {.stop_after = 1});
   const fs::path directory = dir_ / "run.run" / "checkpoints" / "step-1";
   for (const char* name : {"model", "optimizer", "ema"})
-    for (const char* part : {"-00001-of-00004", "-00004-of-00004"})
+    for (const char* part : {"-00001-of-00008", "-00008-of-00008"})
       EXPECT_TRUE(fs::exists(directory / (std::string(name) + part + ".safetensors")))
           << name << part;
   EXPECT_FALSE(fs::exists(directory / "model.safetensors"));
@@ -238,6 +208,37 @@ TEST_F(LayoutTraining, AFaultOfOneStageOnThreadsIsNamedByAll) {
             std::string::npos)
       << error;
   EXPECT_EQ(CheckpointDirectory(dir_ / "stops.run" / "checkpoints").newest_whole(), 1);
+}
+
+// Weights are finite and sums are not, on one stage: all ranks name the output of one.
+TEST_F(LayoutTraining, TheOutputThatIsNotFiniteOnThreadsIsNamedByAll) {
+  const Layout one{1, 1, 1};
+  run(recipe_for("base", one, {"steps=1"}));
+  ModelConfig config;
+  ModelParameters<Tensor> masters = load_masters(dir_ / "base", config);
+  auto& attention = masters.layers[5].self_attn;
+  for (Index i = 0; i < attention.kv_b_proj.size(); ++i) attention.kv_b_proj.flat()(i) *= 1e10f;
+  for (Index i = 0; i < attention.o_proj.size(); ++i) attention.o_proj.flat()(i) = 1e38f;
+  fs::create_directories(dir_ / "bad");
+  save_model(dir_ / "bad", config, masters, SaveDType::F32);
+  const auto error = [&](const Layout& layout) {
+    const Recipe recipe = started_from(
+        "bad", {"compute=fp32", "data.batch_size=16", "data.micro_batch=1",
+                "parallel.reduction=fixed", "parallel.pipeline=" + std::to_string(layout.pipeline),
+                "parallel.experts=" + std::to_string(layout.experts),
+                std::string("parallel.schedule=") + layout.schedule});
+    const std::string text = error_on(layout, recipe);
+    fs::remove_all(dir_ / "from-bad.run");
+    return text;
+  };
+  const std::string expected = error(one);
+  EXPECT_NE(expected.find("the loss (main) is not finite: the forward pass is not from "
+                          "layers.5.attn_out on (document"),
+            std::string::npos)
+      << expected;
+  for (const Layout& layout :
+       {Layout{2, 1, 2, "1f1b"}, Layout{2, 2, 4}, Layout{2, 1, 2, "dualpipev"}})
+    EXPECT_EQ(error(layout), expected) << name_of(layout);
 }
 
 }  // namespace

@@ -19,7 +19,6 @@
 #include "train/balance.h"
 #include "train/export.h"
 #include "train/guard.h"
-#include "train/held_out_acceptance.h"
 #include "train/ranked_step.h"
 #include "train/run_lock.h"
 #include "train/run_output.h"
@@ -199,6 +198,7 @@ class Run {
                        {.layout = layout_,
                         .order = parse_reduction_order(recipe_.parallel.reduction),
                         .exchange = parse_exchange_form(recipe_.parallel.dispatch),
+                        .timeout = recipe_.timeout(),
                         .no_decay = recipe_.optimizer.no_decay});
   }
 
@@ -328,8 +328,8 @@ class Run {
     if (is_spike) fault = agreed_fault(ranks_, guard_.find_spike(state_, result.main, norm));
     if (!fault) return true;
     const std::string& action = is_spike ? recipe_.guard.spike : recipe_.guard.not_finite;
-    const SuspectRow suspect = find_suspect_row(*form_, state_.model, source_, position_, rows,
-                                                recipe_.data.mask_documents);
+    const SuspectRow suspect =
+        find_suspect_row(*form_, source_, position_, rows, recipe_.data.mask_documents);
     name_output(*fault, suspect);
     const std::int64_t number = state_.step + 1;
     output_.append(event_line(number, is_spike ? "spike" : "not_finite", *fault, suspect));
@@ -387,16 +387,11 @@ class Run {
     line["held_out"] = held_out.loss;
     line["held_out_bits_per_byte"] = held_out.bits_per_byte;
     for (const auto& [source, loss] : held_out.by_source) line["held_out_sources"][source] = loss;
-    if (state_.config.num_nextn_predict_layers > 0 && measures_acceptance())
+    if (state_.config.num_nextn_predict_layers > 0)
       line["mtp_acceptance"] =
-          held_out_acceptance(state_.model, data_.held_out, recipe_.data.sequence_length).share();
+          form_->acceptance(data_.held_out, recipe_.data.sequence_length).share();
     if (state_.ema && state_.step > state_.skipped)
       form_->with_average([&] { line["held_out_ema"] = held_out_now().loss; });
-  }
-
-  // It generates, which stages of a pipeline cannot. Ranks that share experts do it together.
-  bool measures_acceptance() const {
-    return layout_.mesh.pipeline == 1 && (is_first() || layout_.mesh.expert > 1);
   }
 
   HeldOutLoss held_out_now() {

@@ -49,9 +49,11 @@ class ThreadsTraining : public TrainingRun {
 
   // The whole of a run: the last state, the average, the finished model, figures of each step.
   std::string outcome(const std::string& out, int step) const {
-    return state(out, step) + read_file(dir_ / out / "model.safetensors") +
-           read_file(dir_ / (out + ".run") / "checkpoints" / ("step-" + std::to_string(step)) /
-                     "ema.safetensors");
+    const std::filesystem::path checkpoint =
+        dir_ / (out + ".run") / "checkpoints" / ("step-" + std::to_string(step));
+    std::string text = state(out, step) + read_file(dir_ / out / "model.safetensors");
+    for (const auto& [name, bytes] : tensors(checkpoint, "ema")) text += name + bytes;
+    return text;
   }
 };
 
@@ -62,6 +64,20 @@ TEST_F(ThreadsTraining, AnyNumberOfRanksMakesTheSameBytes) {
     run_on(n, recipe(out, kFixed));
     EXPECT_TRUE(outcome(out, 4) == outcome("one", 4)) << n << " ranks";
     EXPECT_EQ(metrics(out), metrics("one")) << n << " ranks";
+  }
+}
+
+// Half of the bytes each.
+TEST_F(ThreadsTraining, ACheckpointIsWrittenByAllRanks) {
+  run_on(2, recipe("two", kFixed), {.stop_after = 1});
+  const std::filesystem::path checkpoint = dir_ / "two.run" / "checkpoints" / "step-1";
+  for (const char* name : {"model", "optimizer", "ema"}) {
+    const auto size = [&](int part) {
+      return static_cast<double>(std::filesystem::file_size(
+          checkpoint /
+          (std::string(name) + "-0000" + std::to_string(part) + "-of-00002.safetensors")));
+    };
+    EXPECT_NEAR(size(1) / size(2), 1, 0.1) << name;
   }
 }
 

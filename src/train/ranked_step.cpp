@@ -12,6 +12,8 @@
 #include "parallel/agreement.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/pipeline_loss.h"
+#include "parallel/spread_layers.h"
+#include "train/held_out_acceptance.h"
 #include "train/ranked_result.h"
 #include "train/replica_sets.h"
 #include "train/spread_tensors.h"
@@ -33,6 +35,13 @@ void join_uses(StageGradients& gradients) {
   if (!of_mtp.defined() || !gradients.parameters.embed_tokens.defined()) return;
   add(of_mtp, gradients.parameters.embed_tokens);
   of_mtp = {};
+}
+
+// The embedding's gradient of a stage after join_uses; null where it does not use it.
+Tensor* embedding_of(StageGradients& gradients) {
+  for (Tensor* use : {&gradients.parameters.embed_tokens, &gradients.embedding_of_mtp})
+    if (use->defined()) return use;
+  return nullptr;
 }
 
 // sum += term of a later micro-batch, with the additions that the terms apart would get: the two
@@ -140,6 +149,33 @@ class RankedStep final : public StepForm {
     return losses;
   }
 
+  // The same on every pipeline; those that share experts look together.
+  std::optional<NonFiniteOutput> non_finite_output(const LossRows& row) override {
+    const HoldingBaton holding(baton());
+    return pipeline_non_finite_output(state_.model, mesh_.pipeline(), stages_, row.tokens,
+                                      row.starts);
+  }
+
+  // By the rank of the last stage, which has the head and the modules, of the first pipelines.
+  Acceptance acceptance(const std::vector<HeldOutRows>& held_out, Index sequence_length) override {
+    const LayerPlacement placement = forward_placement();
+    Acceptance acceptance;
+    if (mesh_.place().data == 0) {
+      const HoldingBaton holding(baton());
+      if (mesh_.place().pipeline == placement.caller())
+        acceptance = acceptance_as_caller(placement, held_out, sequence_length);
+      else
+        hold_layers(mesh_.pipeline(), placement.caller(), settings_.timeout, [&](const auto&) {
+          return HeldLayers{&state_.model, placement};
+        });
+      world_.set_progress(state_.step, "held-out loss");
+    }
+    const int from = world_rank_of(mesh_.shape(), {.pipeline = placement.caller()});
+    Request request = world_.broadcast(std::as_writable_bytes(std::span(&acceptance, 1)), from);
+    wait(request);
+    return acceptance;
+  }
+
   void with_average(FunctionRef<void()> f) override {
     replicas_.gather_average();
     with_average_of(state_, f);
@@ -147,9 +183,10 @@ class RankedStep final : public StepForm {
   }
 
   void with_part(FunctionRef<void(const StatePart&)> f) override {
-    replicas_.gather_moments();
+    const std::map<std::string, int> writing = writers(settings_.layout, state_.config.whole());
+    replicas_.gather_moments(writing);
     if (state_.ema) replicas_.gather_average();
-    f(own_part(settings_.layout, state_.config.whole(), world_.rank()));
+    f(own_part(writing, world_.rank()));
     replicas_.release_moments();
     if (state_.ema) replicas_.release_average();
   }
@@ -181,6 +218,28 @@ class RankedStep final : public StepForm {
     const bool pairs = has_two_phases(settings_.layout.schedule) && mesh_.shape().expert > 1;
     return pairs ? &baton_ : nullptr;
   }
+  // The ranks of a pipeline that compute its stages forward.
+  LayerPlacement forward_placement() const {
+    LayerPlacement placement{stages_, {}};
+    for (std::size_t s = 0; s < stages_.size(); ++s)
+      placement.ranks.push_back(forward_holder(static_cast<int>(s), mesh_.shape().pipeline));
+    return placement;
+  }
+
+  Acceptance acceptance_as_caller(const LayerPlacement& placement,
+                                  const std::vector<HeldOutRows>& held_out, Index sequence_length) {
+    if (mesh_.shape().pipeline == 1)
+      return held_out_acceptance(state_.model, held_out, sequence_length);
+    LayerCaller layers(mesh_.pipeline(), settings_.timeout);
+    layers.call_to_load(placement);
+    layers.wait_until_loaded();
+    state_.model.layer_ranks = &layers;
+    const Acceptance acceptance = held_out_acceptance(state_.model, held_out, sequence_length);
+    state_.model.layer_ranks = nullptr;
+    layers.end();
+    return acceptance;
+  }
+
   const StageRange& range_of(const StageTerm& term) const {
     return stages_[static_cast<std::size_t>(term.stage)];
   }
@@ -228,11 +287,24 @@ class RankedStep final : public StepForm {
 
   // In the fixed order the sum begins with the terms of the first rank.
   void keep(StageTerm term) {
-    if (settings_.order == GradientOrder::Fast) join_uses(term.gradients);  // one travels, not two
+    if (settings_.order == GradientOrder::Fast) join_embedding(term.gradients);
     if (is_one_stage() && mesh_.data_rank() == 0 && !terms_.empty())
       add(state_.config, range_of(term), std::move(term.gradients), terms_.front().gradients);
     else
       terms_.push_back(std::move(term));
+  }
+
+  // One gradient of the embedding travels, whichever stages of this rank use it.
+  void join_embedding(StageGradients& gradients) {
+    join_uses(gradients);
+    Tensor* const own = embedding_of(gradients);
+    for (StageTerm& kept : terms_) {
+      Tensor* const sum = embedding_of(kept.gradients);
+      if (!own || !sum) continue;
+      add(*own, *sum);
+      *own = {};
+      return;
+    }
   }
 
   Communicator& world_;

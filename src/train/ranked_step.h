@@ -28,7 +28,8 @@ namespace minke {
 struct RankedSettings {
   TrainingLayout layout;
   GradientOrder order = GradientOrder::Fast;
-  ExchangeForm exchange = {};  // rows to experts and back
+  ExchangeForm exchange = {};            // rows to experts and back
+  std::chrono::milliseconds timeout{0};  // of a wait, as set for the world; 0: for ever
   std::vector<std::string> no_decay = default_no_decay();
 };
 

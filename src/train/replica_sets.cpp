@@ -21,6 +21,18 @@ bool holds_embedding(const ModelConfig& config) {
                      [&](const StageRange& stage) { return reads_embedding(config, stage); });
 }
 
+// Collective. The ranks of `group` by their ranks in `world`.
+std::map<int, int> ranks_of_world(const Communicator& world, Communicator& group) {
+  const int own = world.rank();
+  std::vector<int> all(static_cast<std::size_t>(group.size()));
+  Request request =
+      group.all_gather(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(all)));
+  wait(request);
+  std::map<int, int> ranks;
+  for (std::size_t r = 0; r < all.size(); ++r) ranks.emplace(all[r], static_cast<int>(r));
+  return ranks;
+}
+
 }  // namespace
 
 ReplicaSets::ReplicaSets(const Mesh& mesh, const TrainingLayout& layout, TrainState& state,
@@ -53,7 +65,8 @@ void ReplicaSets::add_set(Tensors of, Communicator& ranks,
                        .decays = decays(no_decay, spec.name),
                        .first_piece = pieces_.first.at(spec.name)});
   });
-  sets_.push_back({of, &ranks, {ranks, std::move(tensors), settings}});
+  sets_.push_back(
+      {of, &ranks, ranks_of_world(mesh_.world(), ranks), {ranks, std::move(tensors), settings}});
 }
 
 void ReplicaSets::take_states() {
@@ -144,18 +157,19 @@ void ReplicaSets::update_ema(const EmaUpdate& update) {
   for (Set& set : sets_) set.optimizer.update_ema(update);
 }
 
-void ReplicaSets::gather_moments() {
+void ReplicaSets::gather_moments(const std::map<std::string, int>& writers) {
   Moments& moments = state_.moments;
   for (Set& set : sets_) {
-    WholeMoments whole;
-    if (set.ranks->rank() == 0) {
-      for (ModelParameters<Tensor>* to : {&moments.first, &moments.second})
-        visit(set.of, *to, [&](const ParameterSpec& spec, Tensor& tensor) {
+    std::vector<int> to;
+    for (const ShardedTensor& tensor : set.optimizer.tensors())
+      to.push_back(set.rank_of.at(writers.at(tensor.name)));
+    for (ModelParameters<Tensor>* parameters : {&moments.first, &moments.second})
+      visit(set.of, *parameters, [&](const ParameterSpec& spec, Tensor& tensor) {
+        if (writers.at(spec.name) == mesh_.world().rank())
           tensor = Tensor::uninitialized(dtype_of_moments(moments.type), spec.shape);
-        });
-      whole = {list(set.of, moments.first), list(set.of, moments.second)};
-    }
-    minke::gather_moments(*set.ranks, set.optimizer, whole);
+      });
+    minke::gather_moments(*set.ranks, set.optimizer, to,
+                          {list(set.of, moments.first), list(set.of, moments.second)});
   }
 }
 

@@ -13,6 +13,8 @@
 // embedding, MTP modules first.
 #pragma once
 #include <list>
+#include <map>
+#include <string>
 
 #include "model/stage.h"
 #include "parallel/shard_states.h"
@@ -44,8 +46,9 @@ class ReplicaSets {
   void update(const AdamW& settings);
   void update_ema(const EmaUpdate& update);
 
-  // Back into the state: moments on the first rank of each set, the average on all of them.
-  void gather_moments();
+  // Back into the state: a tensor's moments on the rank that `writers` says
+  // (train/spread_tensors.h), the average on all.
+  void gather_moments(const std::map<std::string, int>& writers);
   void release_moments();
   void gather_average();
   void release_average();
@@ -61,6 +64,7 @@ class ReplicaSets {
   struct Set {
     Tensors of;
     Communicator* ranks;
+    std::map<int, int> rank_of;  // in the set, by the rank in the world
     ShardedOptimizer optimizer;
   };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -12,6 +13,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "io/safetensors.h"
 #include "train/loop.h"
 
 namespace minke {
@@ -155,12 +157,31 @@ class TrainingRun : public testing::Test {
     return "";
   }
 
-  // Every tensor file of a checkpoint, and metrics without times and traffic.
+  // Bytes by the names of tensors, in however many files.
+  static std::map<std::string, std::string> tensors(const std::filesystem::path& directory,
+                                                    const std::string& prefix) {
+    std::map<std::string, std::string> tensors;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      const std::string name = entry.path().filename().string();
+      if (!name.starts_with(prefix) || !name.ends_with(".safetensors")) continue;
+      const SafetensorsFile file = SafetensorsFile::open(entry.path());
+      for (const TensorInfo& info : file.tensors()) {
+        const std::span<const std::byte> bytes = file.bytes(info);
+        const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        EXPECT_TRUE(tensors.emplace(info.name, text).second) << info.name << " twice";
+      }
+    }
+    return tensors;
+  }
+
+  // Every tensor of a checkpoint but for averages, and metrics without times and traffic.
   std::string state(const std::string& out, int step) const {
     const std::filesystem::path run = dir_ / (out + ".run");
     const std::filesystem::path checkpoint = run / "checkpoints" / ("step-" + std::to_string(step));
-    return read_file(checkpoint / "model.safetensors") +
-           read_file(checkpoint / "optimizer.safetensors") + metrics(out);
+    std::string text;
+    for (const char* prefix : {"model", "optimizer"})
+      for (const auto& [name, bytes] : tensors(checkpoint, prefix)) text += name + bytes;
+    return text + metrics(out);
   }
   std::string metrics(const std::string& out) const {
     std::ifstream lines(dir_ / (out + ".run") / "metrics.jsonl");

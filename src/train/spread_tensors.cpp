@@ -1,5 +1,7 @@
 #include "train/spread_tensors.h"
 
+#include <algorithm>
+
 namespace minke {
 namespace {
 
@@ -21,31 +23,47 @@ std::vector<ParameterSpec> tensors_of(const ModelConfig& config) {
   return specs;
 }
 
-// The first rank that holds each tensor; data rank 0 of a stage holds what the others do.
-std::map<std::string, int> first_ranks(const TrainingLayout& layout, const ModelConfig& whole) {
-  std::map<std::string, int> ranks;
+// The ranks that hold each tensor, rising.
+std::map<std::string, std::vector<int>> holders(const TrainingLayout& layout,
+                                                const ModelConfig& whole) {
+  std::map<std::string, std::vector<int>> ranks;
   for (int rank = 0; rank < layout.mesh.n_ranks(); ++rank) {
-    const MeshPlace place = place_of(layout.mesh, rank);
-    if (place.data > 0) continue;
     ModelConfig part = whole;
-    hold_part(layout, place, part);
-    for (const ParameterSpec& spec : tensors_of(part)) ranks.try_emplace(spec.name, rank);
+    hold_part(layout, place_of(layout.mesh, rank), part);
+    for (const ParameterSpec& spec : tensors_of(part)) ranks[spec.name].push_back(rank);
   }
   return ranks;
 }
 
 }  // namespace
 
-StatePart own_part(const TrainingLayout& layout, const ModelConfig& whole, int rank) {
-  StatePart part{.number = -1, .n_parts = 0, .names = std::set<std::string>()};
-  std::set<int> writers;
-  for (const auto& [name, first] : first_ranks(layout, whole)) {
-    writers.insert(first);
-    if (first == rank) part.names->insert(name);
+std::map<std::string, int> writers(const TrainingLayout& layout, const ModelConfig& whole) {
+  const std::map<std::string, std::vector<int>> ranks = holders(layout, whole);
+  std::vector<Index> elements(static_cast<std::size_t>(layout.mesh.n_ranks()));
+  std::map<std::string, int> writers;
+  for (const ParameterSpec& spec : tensors_of(whole)) {
+    const auto written = [&](int rank) -> Index& {
+      return elements[static_cast<std::size_t>(rank)];
+    };
+    const std::vector<int>& of_tensor = ranks.at(spec.name);
+    const int writer = *std::min_element(of_tensor.begin(), of_tensor.end(),
+                                         [&](int a, int b) { return written(a) < written(b); });
+    written(writer) += element_count(spec.shape);
+    writers.emplace(spec.name, writer);
   }
-  part.n_parts = static_cast<int>(writers.size());
-  if (const auto own = writers.find(rank); own != writers.end())
-    part.number = static_cast<int>(std::distance(writers.begin(), own));
+  return writers;
+}
+
+StatePart own_part(const std::map<std::string, int>& writers, int rank) {
+  StatePart part{.number = -1, .n_parts = 0, .names = std::set<std::string>()};
+  std::set<int> ranks;
+  for (const auto& [name, writer] : writers) {
+    ranks.insert(writer);
+    if (writer == rank) part.names->insert(name);
+  }
+  part.n_parts = static_cast<int>(ranks.size());
+  if (const auto own = ranks.find(rank); own != ranks.end())
+    part.number = static_cast<int>(std::distance(ranks.begin(), own));
   return part;
 }
 
@@ -57,7 +75,7 @@ class AskedTensors final : public StateTensors {
   AskedTensors(Communicator& world, const TrainingLayout& layout, TrainState& state)
       : world_(world), state_(state), own_(state) {
     const ModelConfig whole = state.config.whole();
-    first_ranks_ = first_ranks(layout, whole);
+    for (const auto& [name, ranks] : holders(layout, whole)) first_ranks_[name] = ranks.front();
     for (const ParameterSpec& spec : tensors_of(whole))
       number_.emplace(spec.name, static_cast<std::int64_t>(number_.size()));
   }

@@ -4,8 +4,8 @@
 //   model-0000K-of-0000N.safetensors, and so on                  of N, with
 //   model.safetensors.index.json                                 as published models have it
 //
-// Each writer has the tensors that it is the first rank to hold. Whoever reads takes what it needs
-// out of however many files there are.
+// Each tensor has one writer among the ranks that hold it. Whoever reads takes what it needs out of
+// however many files there are.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <optional>

@@ -1,5 +1,7 @@
 #include "train/step_form.h"
 
+#include "train/held_out_acceptance.h"
+
 namespace minke {
 namespace {
 
@@ -26,6 +28,12 @@ class OneRankStep final : public StepForm {
     for (const LossRows& rows : groups)
       losses.push_back(evaluate_loss(state_.model, rows.tokens, rows.starts));
     return losses;
+  }
+  std::optional<NonFiniteOutput> non_finite_output(const LossRows& row) override {
+    return find_non_finite_output(state_.model, row.tokens, row.starts);
+  }
+  Acceptance acceptance(const std::vector<HeldOutRows>& held_out, Index sequence_length) override {
+    return held_out_acceptance(state_.model, held_out, sequence_length);
   }
   void with_average(FunctionRef<void()> f) override { with_average_of(state_, f); }
   void with_part(FunctionRef<void(const StatePart&)> f) override { f({}); }

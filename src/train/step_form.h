@@ -12,11 +12,14 @@
 #include <memory>
 #include <span>
 
+#include "model/mtp_acceptance.h"
 #include "parallel/timeline.h"
 #include "train/state_files.h"
 #include "train/training_step.h"
 
 namespace minke {
+
+struct HeldOutRows;
 
 // Rows whose main loss is asked for.
 struct LossRows {
@@ -43,6 +46,11 @@ class StepForm {
 
   // evaluate_loss of each of the groups of rows, the same on all ranks.
   virtual std::vector<double> losses(std::span<const LossRows> groups) = 0;
+  // Where a row's forward pass leaves the finite numbers; nothing when it does not.
+  virtual std::optional<NonFiniteOutput> non_finite_output(const LossRows& row) = 0;
+  // held_out_acceptance of the model, the same on all ranks.
+  virtual Acceptance acceptance(const std::vector<HeldOutRows>& held_out,
+                                Index sequence_length) = 0;
   // f() while the moving average takes the place of the weights that products read.
   virtual void with_average(FunctionRef<void()> f) = 0;
   // f(what this rank writes of the state) on every rank; those tensors are whole in the meantime.
