@@ -1,5 +1,7 @@
 #include "model/mla_decode.h"
 
+#include <algorithm>
+
 #include "base/threads.h"
 #include "ops/mla_heads.h"
 #include "ops/permute.h"
@@ -22,9 +24,19 @@ BlockVector<Index> new_positions(Index layer, std::span<const Segment> segments)
   return positions;
 }
 
-// q [t, H (N+R)] rotated, of the last t of n_rows positions -> out [t, H V].
-void absorbed(const Model& model, const MlaWeights& w, Index layer, const LatentCache& cache,
-              Index n_rows, View2<const float> q, View2<float> out) {
+// The segments from the first on that are done in one go: those in absorbed form before any other,
+// or one.
+std::span<const Segment> alike(std::span<const Segment> segments) {
+  std::size_t n = 0;
+  while (n < segments.size() && segments[n].form == AttentionForm::Absorbed) ++n;
+  return segments.first(std::max<std::size_t>(n, 1));
+}
+
+// q [t, H (N+R)] rotated, rows [t, C+R] for the caches; t of all segments -> out [t, H V]. The
+// heads' own matrices are read once for all segments.
+void absorbed(const Model& model, const MlaWeights& w, Index layer,
+              std::span<const Segment> segments, View2<const float> rows, View2<const float> q,
+              View2<float> out) {
   const ModelConfig& c = model.config;
   const Index t = q.extent(0), H = c.num_attention_heads, N = c.qk_nope_head_dim;
   const Index R = c.qk_rope_head_dim, C = c.kv_lora_rank, V = c.v_head_dim, row = c.cache_row();
@@ -37,19 +49,28 @@ void absorbed(const Model& model, const MlaWeights& w, Index layer, const Latent
     copy(head.columns(N, R), to.columns(C, R));
   });
   Tensor out_lat = Tensor::uninitialized({t, H * C});
-  attend_rows(cache, c.absorbed_attention(), layer, n_rows, q_lat.v2(), n_rows - t,
-              model.softmax_scale, out_lat.v2());
+  Index begin = 0;
+  for (const Segment& s : segments) {
+    s.cache->append(layer, rows.rows(begin, s.n_tokens));
+    const Index n_rows = s.cache->length(layer);
+    attend_rows(*s.cache, c.absorbed_attention(), layer, n_rows, q_lat.v2().rows(begin, s.n_tokens),
+                n_rows - s.n_tokens, model.softmax_scale, out_lat.v2().rows(begin, s.n_tokens));
+    begin += s.n_tokens;
+  }
   parallel_for(H, [&](Index h) {
     linear(out_lat.v2().columns(h * C, C), w.kv_b_proj.head_values[static_cast<std::size_t>(h)],
            out.columns(h * V, V));
   });
 }
 
-void expanded(const Model& model, const MlaWeights& w, Index layer, const LatentCache& cache,
-              Index n_rows, View2<const float> q, View2<float> out) {
+// The same for one segment; its keys and values are expanded from the whole cache.
+void expanded(const Model& model, const MlaWeights& w, Index layer, const Segment& segment,
+              View2<const float> new_rows, View2<const float> q, View2<float> out) {
   const ModelConfig& c = model.config;
   const Index H = c.num_attention_heads, C = c.kv_lora_rank, R = c.qk_rope_head_dim;
-  const Tensor rows = read_rows(cache, layer, n_rows);
+  segment.cache->append(layer, new_rows);
+  const Index n_rows = segment.cache->length(layer);
+  const Tensor rows = read_rows(*segment.cache, layer, n_rows);
   Tensor k = Tensor::uninitialized({n_rows, H * c.qk_head_dim()});
   Tensor v = Tensor::uninitialized({n_rows, H * c.v_head_dim});
   {
@@ -92,16 +113,18 @@ void mla_cached_forward(const Model& model, const MlaWeights& w, Index layer,
 
   Tensor out = Tensor::uninitialized({T, H * c.v_head_dim});
   Index begin = 0;
-  for (const Segment& s : segments) {
-    s.cache->append(layer, rows.v2().rows(begin, s.n_tokens));
-    const Index n_rows = s.cache->length(layer);
-    const View2<const float> queries = q.v2().rows(begin, s.n_tokens);
-    const View2<float> to = out.v2().rows(begin, s.n_tokens);
-    if (s.form == AttentionForm::Absorbed)
-      absorbed(model, w, layer, *s.cache, n_rows, queries, to);
+  for (std::size_t i = 0; i < segments.size();) {
+    const std::span<const Segment> run = alike(segments.subspan(i));
+    Index n = 0;
+    for (const Segment& s : run) n += s.n_tokens;
+    const View2<const float> new_rows = rows.v2().rows(begin, n), queries = q.v2().rows(begin, n);
+    const View2<float> to = out.v2().rows(begin, n);
+    if (run.front().form == AttentionForm::Absorbed)
+      absorbed(model, w, layer, run, new_rows, queries, to);
     else
-      expanded(model, w, layer, *s.cache, n_rows, queries, to);
-    begin += s.n_tokens;
+      expanded(model, w, layer, run.front(), new_rows, queries, to);
+    begin += n;
+    i += run.size();
   }
   apply(w.o_proj, out.v2(), y);
 }

@@ -108,7 +108,8 @@ struct CodeTable {
   }
   // 64 codes in the order of code_position to two rows of pairs.
   MINKE_GEMM_MEMBER void widen(const void* codes, __m512i& first, __m512i& second) const {
-    const __m512i c = _mm512_loadu_si512(codes);
+    __m512i c = _mm512_loadu_si512(codes);
+    __asm__("" : "+v"(c));  // to be copied for the second table, not loaded again
     const __m512i l = low_bytes(c), h = high_bytes(c);
     first = _mm512_unpacklo_epi8(l, h);
     second = _mm512_unpackhi_epi8(l, h);

@@ -25,6 +25,9 @@ MINKE_GEMM_INLINE Index within(Index n, Index most) {
 }
 
 constexpr int kVectors = static_cast<int>(kPanel / kWidth);  // of a panel
+
+// Into the second level, which takes more misses at a time than the first: with E4M3 and one row,
+// 77 to 81 % of the read bandwidth on Zen 4 against 64 to 71.
 constexpr Index kFetchAhead = 2048;
 
 template <class W, int kRows, int kPanels, bool kFetch>
@@ -32,6 +35,8 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
   const Index x_bytes = b.x_stride * 4;
   const char* panel[kPanels];
   Vec sums[kRows][kPanels * kVectors];
+  // Widening takes registers: then two panels at a time share the lanes of x.
+  constexpr int kTogether = W::kScaled ? 2 : kPanels;
   const auto width = [&](int vector) { return within(columns - vector * kWidth, kWidth); };
 #pragma GCC unroll 8
   for (int p = 0; p < kPanels; ++p)  // panels beyond the last one: the last one, not stored
@@ -45,49 +50,44 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
     }
 
   W weights;
-  for (Index first = 0; first < b.k; first += kScale) {
-    const Index stretch = W::kScaled ? least(kScale, b.k - first) : b.k;
+  constexpr Index kBytesOfK = W::kBytes * W::kLanesPerK2 / (2 * W::kUnits);
+  constexpr Index kStretch = W::kScaled ? kScale : kFetchAhead / kBytesOfK;
+  for (Index first = 0; first < b.k; first += kStretch) {
+    const Index stretch = least(kStretch, b.k - first);
+    // Towards the end of these panels those that are read next are fetched.
+    const Index ahead = first + kStretch < b.k
+                            ? kFetchAhead
+                            : kFetchAhead + kPanels * b.panel_bytes - b.k * kBytesOfK;
     if (W::kScaled) weights.begin(b.scales[first / kScale]);
     const Index steps = stretch * W::kLanesPerK2 / 2 / W::kUnits;
     for (Index s = 0; s < steps; ++s) {
       if (kFetch)
 #pragma GCC unroll 8
-        for (int p = 0; p < kPanels; ++p) __builtin_prefetch(panel[p] + kFetchAhead);
-      if constexpr (W::kScaled) {  // widening takes registers: one panel after the other
+        for (int p = 0; p < kPanels; ++p) __builtin_prefetch(panel[p] + ahead, 0, 2);
 #pragma GCC unroll 8
-        for (int p = 0; p < kPanels; ++p) {
-          Vec v[W::kUnits][kVectors];
-          weights.load(panel[p], v);
-#pragma GCC unroll 2
-          for (int u = 0; u < W::kUnits; ++u)
+      for (int q = 0; q < kPanels; q += kTogether) {
+        Vec v[kTogether][W::kUnits][kVectors];
 #pragma GCC unroll 8
-            for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-              for (int i = 0; i < kVectors; ++i)
-                sums[r][p * kVectors + i] = W::multiply(broadcast(x + r * x_bytes + u * 4), v[u][i],
-                                                        sums[r][p * kVectors + i]);
-        }
-      } else {
-        Vec v[kPanels][W::kUnits][kVectors];
-#pragma GCC unroll 8
-        for (int p = 0; p < kPanels; ++p) weights.load(panel[p], v[p]);
+        for (int p = 0; p < kTogether; ++p) weights.load(panel[q + p], v[p]);
+        __asm__("" : "+r"(x));  // lanes are loaded again for the next panels, not kept and spilled
 #pragma GCC unroll 2
         for (int u = 0; u < W::kUnits; ++u)
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {
             const Vec a = broadcast(x + r * x_bytes + u * 4);
 #pragma GCC unroll 8
-            for (int p = 0; p < kPanels; ++p)
+            for (int p = 0; p < kTogether; ++p)
 #pragma GCC unroll 2
-              for (int i = 0; i < kVectors; ++i)
-                sums[r][p * kVectors + i] = W::multiply(a, v[p][u][i], sums[r][p * kVectors + i]);
+              for (int i = 0; i < kVectors; ++i) {
+                Vec& sum = sums[r][(q + p) * kVectors + i];
+                sum = W::multiply(a, v[p][u][i], sum);
+              }
           }
       }
       x += W::kUnits * 4;
 #pragma GCC unroll 8
       for (int p = 0; p < kPanels; ++p) panel[p] += W::kBytes;
     }
-    if (!W::kScaled) break;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)

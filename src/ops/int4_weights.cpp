@@ -45,7 +45,7 @@ PackedWeights PackedWeights::pack_int4(View2<const std::int32_t> packed, View2<c
   w.padded_k_ = groups * group;
   w.group_ = group;
   w.form_ = WeightForm::Int4;
-  w.data_ = Tensor::uninitialized(DType::U8, {panels * layout.bytes()});
+  w.data_ = Tensor::for_weights(DType::U8, {panels * layout.bytes()});
   auto* data = static_cast<std::uint8_t*>(w.data_.raw());
   parallel_ranges(panels, kPanelsOfTask, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {

@@ -98,7 +98,7 @@ PackedWeights::PackedWeights(Index n, Index k, WeightForm form)
     : n_(n), k_(k), padded_k_(round_up(k, gemm::kStep)), form_(form) {
   if (n <= 0 || k <= 0)
     throw ShapeError(fmt::format("weights [{}, {}] have no elements to be packed", n, k));
-  data_ = Tensor::uninitialized(dtype_for(form), {round_up(n, kPanel) * padded_k_});
+  data_ = Tensor::for_weights(dtype_for(form), {round_up(n, kPanel) * padded_k_});
 }
 
 std::size_t PackedWeights::panel_bytes(const PackedShape& s) {

@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "tensor/weight_memory.h"
+
 namespace minke {
 namespace {
 
@@ -24,9 +26,9 @@ Index element_count(const Shape& shape) {
 }
 
 void FreeBlock::operator()(void* block) const {
-  if (borrowed) return;
+  if (memory == Memory::Borrowed) return;
   live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
-  free_block(block, bytes);
+  memory == Memory::Weights ? free_weights(block, bytes) : free_block(block, bytes);
 }
 
 std::size_t live_tensor_bytes() {
@@ -34,14 +36,22 @@ std::size_t live_tensor_bytes() {
 }
 
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
+  return uninitialized(dtype, std::move(shape), Memory::Block);
+}
+Tensor Tensor::for_weights(DType dtype, Shape shape) {
+  return uninitialized(dtype, std::move(shape), Memory::Weights);
+}
+
+Tensor Tensor::uninitialized(DType dtype, Shape shape, Memory memory) {
   for (Index e : shape)
     if (e < 0)
       throw ShapeError(fmt::format("a tensor cannot have the extents {}", to_string(shape)));
   Tensor t;
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
-  t.memory_ =
-      std::unique_ptr<void, FreeBlock>(allocate_block(t.bytes()), FreeBlock{t.bytes(), false});
+  void* const block =
+      memory == Memory::Weights ? allocate_weights(t.bytes()) : allocate_block(t.bytes());
+  t.memory_ = std::unique_ptr<void, FreeBlock>(block, FreeBlock{t.bytes(), memory});
   live_bytes.fetch_add(t.bytes(), std::memory_order_relaxed);
   return t;
 }
@@ -50,7 +60,8 @@ Tensor Tensor::borrowed(DType dtype, Shape shape, const void* memory) {
   Tensor t;
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
-  t.memory_ = std::unique_ptr<void, FreeBlock>(const_cast<void*>(memory), FreeBlock{0, true});
+  t.memory_ =
+      std::unique_ptr<void, FreeBlock>(const_cast<void*>(memory), FreeBlock{0, Memory::Borrowed});
   return t;
 }
 

@@ -19,9 +19,11 @@ using Shape = BlockVector<Index>;
 std::string to_string(const Shape& shape);  // "[2, 3]"
 Index element_count(const Shape& shape);
 
+enum class Memory : std::uint8_t { Block, Weights, Borrowed };
+
 struct FreeBlock {
   std::size_t bytes = 0;
-  bool borrowed = false;
+  Memory memory = Memory::Block;
   void operator()(void* block) const;
 };
 
@@ -40,6 +42,8 @@ class Tensor {
   static Tensor uninitialized(Shape shape) {
     return uninitialized(dtype_of<T>, std::move(shape));
   }
+  // The same for what is packed once and read for long (tensor/weight_memory.h).
+  static Tensor for_weights(DType dtype, Shape shape);
 
   // Elements that lie elsewhere, in a mapped file say, which outlives the tensor. Only to be read.
   static Tensor borrowed(DType dtype, Shape shape, const void* memory);
@@ -110,6 +114,7 @@ class Tensor {
   }
 
  private:
+  static Tensor uninitialized(DType dtype, Shape shape, Memory memory);
   template <class T, int Rank>
   void check() const {
     if (dtype_ != dtype_of<T> || rank() != Rank) wrong_view(dtype_of<T>, Rank);

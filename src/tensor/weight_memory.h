@@ -1,0 +1,18 @@
+// Memory for packed weights: blocks of all sizes stand close together on huge pages.
+//
+// Decoding reads weights from front to back, each once a step, several streams a thread. On pages
+// of 4 KiB every page of every stream begins with a walk through the page tables, and the
+// processor's own prefetching ends with the page. Most matrices of experts are smaller than what
+// allocate_block puts on huge pages, and rounding each up to whole ones would cost a third of
+// their memory.
+#pragma once
+#include <cstddef>
+
+namespace minke {
+
+// At least `bytes` bytes, aligned to 64. IoError when the system has no memory.
+void* allocate_weights(std::size_t bytes);
+// `bytes` as asked for. A neighbourhood goes back to the system when all its blocks are free.
+void free_weights(void* block, std::size_t bytes) noexcept;
+
+}  // namespace minke
