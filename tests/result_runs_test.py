@@ -117,7 +117,7 @@ class ResultRuns(unittest.TestCase):
         self.assertAlmostEqual(mean, (low + high) / 2, delta=0.1)
         texts, curves = self.picture("balance")
         self.assertEqual(len(curves), 3)
-        self.assertIn("biases", texts)
+        self.assertIn("biases (auxiliary-loss-free)", texts)
         texts, curves = self.picture("mtp")
         self.assertEqual(len(curves), 3)
 

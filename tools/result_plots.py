@@ -14,7 +14,7 @@ import sys
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from result_runs import BASE, WINDOW, read_variants  # noqa: E402
+from result_runs import BASE, NAMES, WINDOW, read_variants, running_mean  # noqa: E402
 
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 40, 44
@@ -96,17 +96,9 @@ class Chart:
         return "\n".join(out) + "\n</svg>\n"
 
 
-def running_mean(values, window):
-    """{x: mean of the values over the last `window` points} of {x: value}"""
-    xs = sorted(values)
-    return {xs[i]: statistics.fmean(values[x] for x in xs[i + 1 - window:i + 1])
-            for i in range(window - 1, len(xs))}
-
-
 def fp8(folder):
-    names = {"fp8-float": "FP8, FP32 scales", "fp8-power-of-two": "FP8, scales powers of two",
-             "rounding": "BF16, sums in another order"}
-    variants = read_variants(folder, [BASE, *names])
+    names = NAMES["fp8"]
+    variants = read_variants(folder, names)
     base = {seed: run.running_mean() for seed, run in variants.pop(BASE, {}).items()}
     chart = Chart(f"Main loss against BF16 of the same seed, running mean over {WINDOW} steps", "step", "%")
     for name, runs in variants.items():
@@ -119,7 +111,7 @@ def fp8(folder):
 
 
 def balance(folder):
-    names = {BASE: "biases", "sequence": "sequence-wise loss", "batch": "batch-wise loss"}
+    names = NAMES["balance"]
     chart = Chart("Largest expert load over the mean, mean over layers and 20 steps", "step", "times the mean")
     for name, runs in read_variants(folder, names).items():
         chart.add(names[name], [running_mean({line["step"]: statistics.fmean(line["load_ratios"].values())
@@ -129,8 +121,8 @@ def balance(folder):
 
 
 def mtp(folder):
-    names = {BASE: "MTP on", "no-mtp": "off"}
-    chart = Chart("Held-out loss of the main head", "step", "nats a token")
+    names = NAMES["mtp"]
+    chart = Chart("Held-out loss of the main head, MTP on and off", "step", "nats a token")
     for name, runs in read_variants(folder, names).items():
         chart.add(names[name], [{line["step"]: line["held_out"] for line in run.steps if line.get("held_out")}
                                 for run in runs.values()])

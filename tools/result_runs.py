@@ -45,6 +45,13 @@ def train(out, command):
     return process.returncode
 
 
+def running_mean(values, window):
+    """{x: mean of the values over the `window` points that end there} of {x: value}"""
+    xs = sorted(values)
+    return {xs[i]: statistics.fmean(values[x] for x in xs[i + 1 - window:i + 1])
+            for i in range(window - 1, len(xs))}
+
+
 class Run:
     """The steps of a metrics.jsonl; what cannot be read is left out."""
 
@@ -78,9 +85,7 @@ class Run:
 
     def running_mean(self):
         """{step: mean of the main loss over WINDOW steps that end there}"""
-        losses = [line["loss"]["main"] for line in self.steps]
-        return {self.steps[i]["step"]: statistics.fmean(losses[i + 1 - WINDOW:i + 1])
-                for i in range(WINDOW - 1, len(losses))}
+        return running_mean({line["step"]: line["loss"]["main"] for line in self.steps}, WINDOW)
 
     def worst_loads(self):
         """{layer: mean at the end of the largest load over the mean}"""
@@ -134,10 +139,17 @@ def signed(values):
     return spread(values) if not values or statistics.fmean(values) < 0 else "+" + spread(values)
 
 
+NAMES = {
+    "fp8": {BASE: "BF16", "fp8-float": "FP8, FP32 scales",
+            "fp8-power-of-two": "FP8, scales powers of two", "rounding": "BF16, sums in another order"},
+    "balance": {BASE: "biases (auxiliary-loss-free)", "sequence": "sequence-wise loss",
+                "batch": "batch-wise loss"},
+    "mtp": {BASE: "on", "no-mtp": "off"},
+}
+
+
 def fp8_table(folder):
-    names = {BASE: "BF16", "fp8-float": "FP8, FP32 scales",
-             "fp8-power-of-two": "FP8, scales powers of two",
-             "rounding": "BF16, sums in another order"}
+    names = NAMES["fp8"]
     variants = read_variants(folder, names)
     base = variants.get(BASE, {})
     rows = []
@@ -159,8 +171,7 @@ def fp8_table(folder):
 
 
 def balance_table(folder):
-    names = {BASE: "biases (auxiliary-loss-free)", "sequence": "sequence-wise loss",
-             "batch": "batch-wise loss"}
+    names = NAMES["balance"]
     variants = read_variants(folder, names)
     loads = {name: [r.worst_loads() for r in runs.values()] for name, runs in variants.items()}
     layers = sorted({layer for of_runs in loads.values() for of_run in of_runs for layer in of_run},
@@ -180,7 +191,7 @@ def balance_table(folder):
 
 
 def mtp_table(folder):
-    names = {BASE: "on", "no-mtp": "off"}
+    names = NAMES["mtp"]
     variants = read_variants(folder, names)
     rows = []
     for name, runs in variants.items():
