@@ -11,11 +11,13 @@
 #include <linux/if_tun.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -131,6 +133,7 @@ int main(int argc, char** argv) {
     std::fputs("usage: slow_switch PREFIX HOSTS LATENCY_US MBIT\n", stderr);
     return 2;
   }
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // without its hosts it would spin on devices that are gone
   Switch hosts(argv[1], std::atoi(argv[2]), std::chrono::microseconds(std::atoi(argv[3])),
                std::atof(argv[4]));
   std::puts("ready");
