@@ -31,8 +31,8 @@ std::span<std::byte> bytes_of(Tensor& rows) {
 }
 
 // A segment as integers: tokens, rows before them, form, the numbers of its pages.
-void pack(const Segment& segment, Index layer, std::vector<std::int32_t>& to) {
-  const Index before = segment.cache->length(layer);
+void pack(const Segment& segment, std::vector<std::int32_t>& to) {
+  const Index before = segment.cache->length(0);
   const Index n_pages = (before + segment.n_tokens + kKeyTile - 1) / kKeyTile;
   const std::span<const PageNumber> pages = segment.cache->page_numbers();
   MINKE_ASSERT(n_pages <= std::ssize(pages));
@@ -113,7 +113,7 @@ Tensor LayerCaller::pass(const Model& model, std::span<const Segment> segments, 
   ranks_->set_progress(++n_passes_, "layers");
   try {
     std::vector<std::int32_t> integers;
-    for (const Segment& segment : segments) pack(segment, 0, integers);
+    for (const Segment& segment : segments) pack(segment, integers);
     call({.what = kPass,
           .n_pages = next_page_,
           .n_segments = std::ssize(segments),
