@@ -214,13 +214,7 @@ TEST_F(LayoutTraining, AFaultOfOneStageOnThreadsIsNamedByAll) {
 TEST_F(LayoutTraining, TheOutputThatIsNotFiniteOnThreadsIsNamedByAll) {
   const Layout one{1, 1, 1};
   run(recipe_for("base", one, {"steps=1"}));
-  ModelConfig config;
-  ModelParameters<Tensor> masters = load_masters(dir_ / "base", config);
-  auto& attention = masters.layers[5].self_attn;
-  for (Index i = 0; i < attention.kv_b_proj.size(); ++i) attention.kv_b_proj.flat()(i) *= 1e10f;
-  for (Index i = 0; i < attention.o_proj.size(); ++i) attention.o_proj.flat()(i) = 1e38f;
-  fs::create_directories(dir_ / "bad");
-  save_model(dir_ / "bad", config, masters, SaveDType::F32);
+  save_with_overflow("base", 5, "bad");
   const auto error = [&](const Layout& layout) {
     const Recipe recipe = started_from(
         "bad", {"compute=fp32", "data.batch_size=16", "data.micro_batch=1",

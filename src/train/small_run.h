@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "io/safetensors.h"
+#include "model/checkpoint.h"
 #include "train/loop.h"
 
 namespace minke {
@@ -155,6 +156,17 @@ class TrainingRun : public testing::Test {
       return error.what();
     }
     return "";
+  }
+
+  // `to`: the model of `from`, with attention in `layer` whose weights are finite and sums are not.
+  void save_with_overflow(const std::string& from, std::size_t layer, const std::string& to) const {
+    ModelConfig config;
+    ModelParameters<Tensor> masters = load_masters(dir_ / from, config);
+    auto& attention = masters.layers[layer].self_attn;
+    for (Index i = 0; i < attention.kv_b_proj.size(); ++i) attention.kv_b_proj.flat()(i) *= 1e10f;
+    for (Index i = 0; i < attention.o_proj.size(); ++i) attention.o_proj.flat()(i) = 1e38f;
+    std::filesystem::create_directories(dir_ / to);
+    save_model(dir_ / to, config, masters, SaveDType::F32);
   }
 
   // Bytes by the names of tensors, in however many files.
