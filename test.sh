@@ -25,8 +25,21 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 failures=""
 attribute() { sed -n "s/.*<testsuite .*\b$1=\"\([0-9]*\)\".*/\1/p" <<<"$2"; }
+
+# The failed tests of a report, each with the end of what it printed: said again as the last thing, where
+# one looks first.
+failures_of() {
+  python3 - "$1" "$2" <<'EOF'
+import sys
+import xml.etree.ElementTree as tree
+for case in tree.parse(sys.argv[2]).getroot().iter("testcase"):
+    if case.get("status") == "fail":
+        print(f"== {sys.argv[1]}: {case.get('name')} failed; the end of what it printed:")
+        print("\n".join((case.findtext("system-out") or "").splitlines()[-25:]))
+EOF
+}
 
 run_preset() {
   local preset=$1 report="$PWD/build/$1/tests.xml" suite all bad out
@@ -40,6 +53,7 @@ run_preset() {
   all=$(attribute tests "$suite")
   bad=$(attribute failures "$suite")
   out=$(($(attribute skipped "$suite") + $(attribute disabled "$suite")))
+  [ "$bad" -eq 0 ] || failures+="$(failures_of "$preset" "$report")"$'\n'
   failed=$((failed + bad))
   skipped=$((skipped + out))
   passed=$((passed + all - bad - out))
@@ -52,6 +66,7 @@ for preset in "${presets[@]}"; do
     status=1
   fi
 done
+echo -n "$failures"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] && exit "$status"
 exit 1

@@ -64,10 +64,11 @@ endfunction()
 # Discovers the tests of a program whose full names match `filter`, as gtest patterns, with one label.
 function(_minke_discover program label filter)
   gtest_discover_tests(${program} TEST_FILTER "${filter}" DISCOVERY_TIMEOUT 120
-                       PROPERTIES LABELS ${label} TIMEOUT 900)
+                       PROPERTIES LABELS ${label} TIMEOUT 900 ${ARGN})
 endfunction()
 
 # Each test has one label, by words in its name: `threads`, else `golden`, else `format`, else `unit`.
+# What holds the clock to a bound says `Timed`: it is a unit test that runs while no other does.
 # The target threads_tests builds the programs that hold tests of threads.
 function(minke_layer_tests)
   find_package(GTest REQUIRED)
@@ -88,7 +89,8 @@ function(minke_layer_tests)
       _minke_discover(${program} threads "*Threads*")
       _minke_discover(${program} golden "*Golden*:-*Threads*")
       _minke_discover(${program} format "*Format*:-*Threads*:*Golden*")
-      _minke_discover(${program} unit "*:-*Threads*:*Golden*:*Format*")
+      _minke_discover(${program} unit "*Timed*:-*Threads*:*Golden*:*Format*" RUN_SERIAL ON)
+      _minke_discover(${program} unit "*:-*Threads*:*Golden*:*Format*:*Timed*")
       foreach(test ${tests})
         file(STRINGS ${test} with_threads REGEX "^TEST(_F|_P)?\\(.*Threads")
         if(with_threads)

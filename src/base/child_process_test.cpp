@@ -47,10 +47,14 @@ TEST(ChildProcess, DropsItsOutput) {
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "shared\n");
 }
 
-TEST(ChildProcess, GetsSignals) {
-  ChildProcess child({"sh", "-c", "trap 'exit 5' USR2; while :; do sleep 0.01; done"});
+struct ChildProcessSignals : TestDirectory {};
+
+TEST_F(ChildProcessSignals, Arrive) {
+  const std::string ready = dir / "ready";
+  ChildProcess child(
+      {"sh", "-c", "trap 'exit 5' USR2; : > \"$0\"; while :; do sleep 0.01; done", ready});
+  while (!std::filesystem::exists(ready)) std::this_thread::sleep_for(milliseconds(10));
   EXPECT_EQ(child.status(), std::nullopt);
-  std::this_thread::sleep_for(milliseconds(300));
   child.signal(SIGUSR2);
   EXPECT_EQ(end_of(child), 5);
   child.signal(SIGUSR2);  // it has ended: nobody gets it

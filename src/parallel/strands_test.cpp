@@ -182,7 +182,7 @@ class Slow final : public PendingMessage {
 // Parts of 6 ms, an exchange of 4 ms behind each: all but the last one or two can hide behind a
 // part of the other strand. Sleepers wake late on a busy machine: the first of five tries that
 // hides 80 % counts, and all are printed.
-TEST(Strands, HideTheExchangesOfEachOther) {
+TEST(StrandsTimed, HideTheExchangesOfEachOther) {
   using std::chrono::milliseconds;
   const auto measure = [](bool together) {
     Baton baton;

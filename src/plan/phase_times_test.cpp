@@ -89,7 +89,7 @@ TEST(Search, RankedByTokensWithinMemory) {
   }
 }
 
-TEST(Search, ThousandsOfLayoutsInSecondsAndWhyTheyFellOut) {
+TEST(SearchTimed, ThousandsOfLayoutsInSecondsAndWhyTheyFellOut) {
   SearchSettings search;
   search.keep = 10000;
   search.batch = 16384;

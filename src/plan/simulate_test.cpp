@@ -281,7 +281,7 @@ TEST(Simulate, FormatOfOptions) {
 }
 
 // 16,384 ranks, each operation of each rank with a time of its own.
-TEST(Simulate, SixteenThousandRanks) {
+TEST(SimulateTimed, SixteenThousandRanks) {
   const auto start = std::chrono::steady_clock::now();
   const Schedule s = make_schedule(ScheduleKind::DualPipe, 64, 256);
   std::uint64_t draw = 0;

@@ -161,7 +161,7 @@ TEST(SplitRegex, LongTextsNeedNoStack) {
 }
 
 // The usual patterns look back at most once over a run, through PCRE2 as well.
-TEST(SplitRegex, TimeIsLinearForTheUsualPatterns) {
+TEST(SplitRegexTimed, IsLinearForTheUsualPatterns) {
   const PreTokenizer published = published_by_regex();
   const PreTokenizer other = PreTokenizer::from_rules(
       {{R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"

@@ -146,7 +146,7 @@ constexpr std::size_t kTimedBytes = 1 << 20;
 #endif
 
 // One long piece, or very many short ones, must cost time in proportion to their bytes.
-TEST(TokenizerGolden, TimeIsLinearWhateverTheText) {
+TEST(TokenizerTimed, IsLinearWhateverTheText) {
   std::mt19937 random(3);
   std::string letters, marks;
   for (int i = 0; i < static_cast<int>(kTimedBytes); ++i) {
