@@ -14,7 +14,7 @@
 // No `#pragma once`: each form has its own copy.
 
 constexpr int kVectors = static_cast<int>(kPanel / kWidth);  // of a panel
-constexpr Index kFetchAhead = 2048;
+constexpr Index kFetchAhead = 2048;  // bytes of codes; into the second level, as in gemm_body.h
 constexpr Index kSettle = 32;
 
 // kRows of x times kPanels panels. The first tile of rows brings the panels from memory.
@@ -35,7 +35,17 @@ void multiply_tile(const Block& b, Index row, Index column) {
 #pragma GCC unroll 8
     for (int v = 0; v < kSums; ++v)
       sums[r][v] = load_some(y + r * b.y_stride + v * kWidth, b.add ? width(v) : 0);
+  const Index groups_ahead = kFetchAhead / (group * kPanel / 2);
   for (Index g = 0; g < groups; ++g) {
+    // What is read some groups later; past the end of these panels, the beginning of the next ones.
+    const bool past = g + groups_ahead >= groups;
+    const std::uint8_t* later = past ? panel + kPanels * panel_bytes : panel;
+    const Index group_later = past ? g + groups_ahead - groups : g + groups_ahead;
+    const std::uint8_t* codes_later = later + group_later * group * kPanel / 2;
+    const std::uint8_t* scales_later = later + b.layout.codes_bytes() + group_later * kPanel * 2;
+    if (kFetch)
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) __builtin_prefetch(scales_later + p * panel_bytes, 0, 2);
     Ints dots[kRows][kSums];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
@@ -48,7 +58,7 @@ void multiply_tile(const Block& b, Index row, Index column) {
         const std::int8_t* row_codes = x + g * group + k;
 #pragma GCC unroll 8
         for (int p = 0; p < kPanels; ++p) {
-          if (kFetch) __builtin_prefetch(codes + p * panel_bytes + kFetchAhead);
+          if (kFetch) __builtin_prefetch(codes_later + p * panel_bytes + k * kPanel / 2, 0, 2);
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) {
             const std::uint8_t* from = codes + p * panel_bytes + v * kWidth * 4;
