@@ -206,17 +206,21 @@ void run_fp8(const Task& t, Write write) {
   }
 }
 
-// The tile unit has to show on a small product that it does what the vectors do.
-Kernels checked_amx(const Kernels& below) {
-  const Kernels amx = with_amx(below);
-  if (agree_on_pairs(amx, below)) return amx;
-  log_warning(
-      "this processor's tile unit (AMX) gave another product than its vectors; AVX-512 is used "
-      "instead");
-  return below;
-}
-
 }  // namespace
+
+// The tile unit has to show on a small product that it does what the vectors do.
+bool tiles_agree() {
+  static const bool agree = [] {
+    if (!cpu_features().amx) return false;
+    const Kernels below = with_avx512_bf16(with_avx512(kScalar));
+    if (agree_on_pairs(with_amx(below), below)) return true;
+    log_warning(
+        "this processor's tile unit (AMX) gave another product than its vectors; AVX-512 is used "
+        "instead");
+    return false;
+  }();
+  return agree;
+}
 
 const Kernels& kernels() {
   static const CpuFeatures& cpu = cpu_features();
@@ -224,7 +228,7 @@ const Kernels& kernels() {
   static const Kernels avx512 = !cpu.avx512       ? avx2
                                 : cpu.avx512_bf16 ? with_avx512_bf16(with_avx512(avx2))
                                                   : with_avx512(avx2);
-  static const Kernels amx = cpu.amx ? checked_amx(avx512) : avx512;
+  static const Kernels amx = tiles_agree() ? with_amx(avx512) : avx512;
   static const FormTable<Kernels> table{&kScalar, &avx2, &avx512, &amx};
   return table.chosen();
 }

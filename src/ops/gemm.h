@@ -105,6 +105,9 @@ Kernels with_avx512(Kernels below);
 Kernels with_avx512_bf16(Kernels below);
 Kernels with_amx(Kernels below);
 
+// Whether there is a tile unit (AMX) that does what vectors do; else AVX-512 stands in its place.
+bool tiles_agree();
+
 // The row of the chosen instruction set.
 const Kernels& kernels();
 

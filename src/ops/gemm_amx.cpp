@@ -1,39 +1,12 @@
 // AMX: TDPBF16PS on 16 x 16 sums. Bound by loading tiles: from L1 they come at four fifths of the
-// rate of a loop that never reloads. The instructions are written out here: gcc 12's intrinsic for
-// ldtilecfg tells the compiler that only 8 of the 64 bytes are read.
+// rate of a loop that never reloads.
 #include <cmath>
 #include <vector>
 
+#include "ops/amx_tiles.h"
 #include "ops/gemm_tiles.h"
 
 namespace minke::gemm {
-namespace {
-
-struct HardwareTiles {
-  static void configure(const TileShapes& shapes) {
-    __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
-  }
-  template <int kTile>
-  static void zero() {
-    __asm__ volatile("tilezero %%tmm%c0" ::"i"(kTile));
-  }
-  template <int kTile>
-  static void load(const void* p, Index stride) {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
-  }
-  template <int kTile>
-  static void store(void* p, Index stride) {
-    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
-  }
-  template <int kSums, int kX, int kW>
-  static void multiply_add() {
-    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kX), "i"(kW));
-  }
-  static void release() { __asm__ volatile("tilerelease"); }
-};
-
-}  // namespace
-
 Kernels with_amx(Kernels k) {
   k.multiply_bf16 = multiply_by_tiles<HardwareTiles>;
   k.multiply_e4m3 = nullptr;  // codes are widened into cache first

@@ -9,9 +9,9 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "ops/gemm_tiles.h"
+#include "ops/tile_product.h"
 
-namespace minke::gemm {
+namespace minke {
 
 class TileModel {
  public:
@@ -76,4 +76,4 @@ class TileModel {
   char tiles_[8][16 * 64] = {};
 };
 
-}  // namespace minke::gemm
+}  // namespace minke
