@@ -6,13 +6,14 @@
 // then a cache row is read once for all of them. Keys and values of a tile are copied (widened) to
 // dense scratch once per block; a value row that begins a key row is not copied again.
 //
-// Latent rows in BF16 are multiplied as pairs of BF16 numbers where the processor has such products
-// at full rate (PairKernels): keys where they lie, values interleaved by twos; queries and
-// probabilities are rounded to BF16 for it. Elsewhere the arithmetic is FP32. Rows in FP8 become
-// such rows tile by tile: each code is widened once and serves as key and as value of all heads.
+// Rows in BF16 are multiplied as pairs of BF16 numbers where the processor has such products at
+// full rate (PairKernels): keys where they lie, values interleaved by twos; queries and
+// probabilities are rounded to BF16 for it. Elsewhere the arithmetic is FP32. Latent rows in FP8
+// become such rows tile by tile: each code is widened once and serves as key and as value of all
+// heads.
 //
-// Speed: the products run at 95 % of the multiply-add units (AVX-512). In FP32 with 16 heads on
-// latent rows of 576 a third of the time goes to widening rows as they arrive from memory.
+// Speed: the products run at 95 % of the multiply-add units (AVX-512). Latent rows are met in
+// memory: while the scores of a tile are formed the next one is fetched.
 //
 // Bits: every score and every sum is a chain in the order of the keys, tile after tile; after
 // kSplit keys a new partial result begins, and partial results are merged in rising order. All of
@@ -29,12 +30,13 @@
 #include "ops/attention_kernels.h"
 #include "ops/attention_rows.h"
 #include "ops/check_extents.h"
+#include "ops/gemm.h"
 
 namespace minke {
 namespace {
 
 constexpr Index kSplit = 8 * kKeyTile;  // keys of one partial result
-constexpr Index kMostRows = 128;        // of a block that shares its keys; 64 of one head
+constexpr Index kMostRows = 128;        // of a block
 constexpr Index kPad = 16;              // rows of scratch are multiples of the widest vector
 constexpr Index kTrim = 8;              // granularity of what is left out above the diagonal
 
@@ -102,7 +104,7 @@ class BlockPass {
     std::fill_n(result.total, width(), 0.0f);
     const Index end = std::min(position(block_.rows - 1) + 1, (split + 1) * kSplit);
     for (Index begin = split * kSplit; begin < end; begin += kKeyTile)
-      add_tile(begin, std::min(kKeyTile, end - begin), begin == split * kSplit, result);
+      add_tile(begin, std::min(kKeyTile, end - begin), end, begin == split * kSplit, result);
   }
 
   void merge(const Partial& later, const Partial& into) const {
@@ -131,12 +133,12 @@ class BlockPass {
   static constexpr bool kFp8 = std::is_same_v<Rows, Fp8LatentRows>;
   static constexpr bool kBf16 = std::is_same_v<Rows, KeyRows<BF16>>;
 
-  // Latent rows in BF16 or FP8: the value is the beginning of the key.
+  // Whether a row is key and value of all heads.
+  bool latent() const { return shared() && same_rows(p_.k, p_.v) && shape_.value <= shape_.qk; }
   bool multiplies_pairs() const {
     if constexpr (kBf16)
       if (row_stride(p_.k) % 2 != 0) return false;
-    return (kBf16 || kFp8) && shared() && same_rows(p_.k, p_.v) && shape_.qk % 2 == 0 &&
-           shape_.value <= shape_.qk;
+    return (kBf16 || (kFp8 && latent())) && shape_.qk % 2 == 0;
   }
   Index token(Index r) const {
     return shared() ? (block_.first + r) / shape_.n_heads : block_.first + r;
@@ -149,8 +151,10 @@ class BlockPass {
     return p_.q.data() + token(r) * p_.q.stride(0) + head(r) * shape_.qk;
   }
 
-  void add_tile(Index begin, Index n_keys, bool is_first, const Partial& result) {
-    load_tile(begin, n_keys);
+  // Keys [begin, begin + n_keys) of those up to `end`.
+  void add_tile(Index begin, Index n_keys, Index end, bool is_first, const Partial& result) {
+    load_tile(begin, n_keys, is_first);
+    fetch_next(begin + kKeyTile, std::min(kKeyTile, end - begin - kKeyTile));
     const bool masked = begin + n_keys - 1 > position(0);
     if (masked)
       for (Index r = 0; r < width(); ++r)
@@ -179,10 +183,11 @@ class BlockPass {
   // Values of keys 2i and 2i + 1 as pairs; beyond the last key are zeros.
   void pair_values(Index begin, Index n) {
     const Index stride = padded(shape_.value);
+    const Index column = block_.kv_head * shape_.value;
     for (Index s = 0; s < n; s += 2) {
-      const BF16* later = s + 1 < n ? row_of(p_.v, begin + s + 1) : nullptr;
+      const BF16* later = s + 1 < n ? row_of(p_.v, begin + s + 1) + column : nullptr;
       float* to = values_ + s / 2 * stride;
-      pairs_->interleave(row_of(p_.v, begin + s), later, to, shape_.value);
+      pairs_->interleave(row_of(p_.v, begin + s) + column, later, to, shape_.value);
       std::fill(to + shape_.value, to + stride, 0.0f);
     }
   }
@@ -211,23 +216,41 @@ class BlockPass {
     }
   }
 
-  // Reads a tile from front to back, so that the processor fetches ahead: what takes two rows at
-  // once sees memory at a third of its speed.
-  static void touch(const void* begin, Index bytes) {
-    const char* row = static_cast<const char*>(begin);
-    for (Index i = 0; i < bytes; i += 64) {
-      __builtin_prefetch(row + i + 2048);
-      __asm__ volatile("" : : "r"(row[i]));
+  // The memory of rows [begin, begin + n) of latent rows: one stretch.
+  std::span<const char> memory_of(Index begin, Index n) const {
+    if constexpr (kFp8) {
+      const auto* first = reinterpret_cast<const char*>(row_of(p_.k, begin).begin);
+      return {first, static_cast<std::size_t>(n * static_cast<Index>(p_.k.row.bytes()))};
+    } else {
+      const auto* first = reinterpret_cast<const char*>(row_of(p_.k, begin));
+      const std::size_t numbers = static_cast<std::size_t>((n - 1) * row_stride(p_.k) + shape_.qk);
+      return {first, numbers * sizeof *row_of(p_.k, begin)};
     }
   }
 
+  // The tile that no other one has fetched, from front to back, so that the processor fetches
+  // ahead: what takes two rows at once sees memory at a third of its speed.
+  void touch(Index begin, Index n) const {
+    if (!latent()) return;
+    const std::span<const char> memory = memory_of(begin, n);
+    for (std::size_t i = 0; i < memory.size(); i += 64) {
+      __builtin_prefetch(memory.data() + i + 2048);
+      __asm__ volatile("" : : "r"(memory[i]));
+    }
+  }
+
+  void fetch_next(Index begin, Index n) {
+    next_ = n > 0 && latent() ? memory_of(begin, n) : std::span<const char>();
+  }
+
   // Keys [begin, begin + n) and their values where the products take them.
-  void load_tile(Index begin, Index n) {
+  void load_tile(Index begin, Index n, bool is_first) {
+    if (is_first) touch(begin, n);
     if (pairs_) return load_pairs(begin, n);
     key_rows_ = value_rows_ = keys_;
     key_stride_ = value_stride_ = padded(shape_.qk);
     copy_rows(p_.k, begin, n, block_.kv_head * shape_.qk, shape_.qk, keys_);
-    if (shared() && same_rows(p_.k, p_.v) && shape_.value <= shape_.qk) return;
+    if (latent()) return;
     copy_rows(p_.v, begin, n, block_.kv_head * shape_.value, shape_.value, values_);
     value_rows_ = values_;
     value_stride_ = padded(shape_.value);
@@ -236,14 +259,10 @@ class BlockPass {
   // BF16 keys stay where they are.
   void load_pairs(Index begin, Index n) {
     if constexpr (kBf16) {
-      const BF16* keys = row_of(p_.k, begin);
-      const Index stride = row_stride(p_.k);
-      touch(keys, ((n - 1) * stride + shape_.qk) * static_cast<Index>(sizeof(BF16)));
       pair_values(begin, n);
-      key_rows_ = reinterpret_cast<const float*>(keys);
-      key_stride_ = stride / 2;
+      key_rows_ = reinterpret_cast<const float*>(row_of(p_.k, begin) + block_.kv_head * shape_.qk);
+      key_stride_ = row_stride(p_.k) / 2;
     } else if constexpr (kFp8) {
-      touch(row_of(p_.k, begin).begin, n * static_cast<Index>(p_.k.row.bytes()));
       widen_pairs(begin, n);
       key_rows_ = keys_;
       key_stride_ = padded(shape_.qk) / 2;
@@ -271,7 +290,7 @@ class BlockPass {
       MINKE_ASSERT(column < width());  // the last query sees the last key
       multiply({key_rows_ + key * key_stride_, key_stride_, 1, q_t_ + column, width(),
                 s_ + key * width() + column, width(), std::min(trim, n_keys - key),
-                width() - column, depth, false});
+                width() - column, depth, false, next_.data(), next_.data() + next_.size()});
     }
   }
 
@@ -300,14 +319,15 @@ class BlockPass {
   float *keys_ = nullptr, *values_ = nullptr;
   const float *key_rows_ = nullptr, *value_rows_ = nullptr;
   Index key_stride_ = 0, value_stride_ = 0;
+  std::span<const char> next_;  // memory of the next tile, to be fetched
 };
 
 void add_blocks(const AttentionShape& shape, Index problem, Index T, BlockVector<Block>& blocks) {
   const bool shared = shape.n_kv_heads == 1;
-  const Index rows = shared ? T * shape.n_heads : T, most = shared ? kMostRows : 64;
+  const Index rows = shared ? T * shape.n_heads : T;
   for (Index head = 0; head < shape.n_kv_heads; ++head)
-    for (Index first = 0; first < rows; first += most)
-      blocks.push_back({problem, head, first, std::min(most, rows - first)});
+    for (Index first = 0; first < rows; first += kMostRows)
+      blocks.push_back({problem, head, first, std::min(kMostRows, rows - first)});
 }
 
 template <class Rows>
@@ -398,13 +418,17 @@ void run_one(const AttentionShape& shape, const Problem<Rows>& problem, double s
 }  // namespace
 
 const AttentionKernels& attention_kernels() {
-  static const AttentionKernels with_pairs = [] {
+  static const PairKernels tiles = amx::pair_kernels();
+  static const auto with = [](const PairKernels* pairs) {
     AttentionKernels k = avx512::attention_kernels;
-    if (cpu_features().full_rate_bf16) k.pairs = &avx512_bf16::pair_kernels;
+    k.pairs = pairs;
     return k;
-  }();
+  };
+  static const AttentionKernels vectors =
+      with(cpu_features().full_rate_bf16 ? &avx512_bf16::pair_kernels : nullptr);
+  static const AttentionKernels amx = gemm::tiles_agree() ? with(&tiles) : vectors;
   static constexpr FormTable<AttentionKernels> table{&scalar::attention_kernels,
-                                                     &avx2::attention_kernels, &with_pairs};
+                                                     &avx2::attention_kernels, &vectors, &amx};
   return table.chosen();
 }
 

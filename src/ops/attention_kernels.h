@@ -9,6 +9,9 @@ namespace minke {
 // the two strides is 1; rows of b and c are dense. columns is a multiple of the lanes. Every
 // element is one chain of multiply-adds over k from first to last, whatever the rows and columns
 // beside it.
+//
+// Where a_k is 1, the memory [fetch, fetch_end) is meanwhile brought to the second level of cache,
+// a line for every step of k of a block, until all is there or the product is done.
 struct SmallProduct {
   const float* a;
   Index a_row, a_k;
@@ -18,6 +21,7 @@ struct SmallProduct {
   Index c_stride;
   Index rows, columns, k;
   bool add;
+  const char *fetch = nullptr, *fetch_end = nullptr;
 };
 
 // One step of the running softmax: s [keys, width], a column per query row. What a column may see
@@ -53,8 +57,8 @@ struct CodePair {
 
 // Pairs: two BF16 numbers, the earlier one in the low half, in the place of an FP32 number.
 struct PairKernels {
-  // Of pairs along k: an element is one chain over them; each adds its two products in FP32.
-  // Zeros in place of what is beyond the last number change nothing.
+  // Of pairs along k: an element is one chain over them, or over groups of them that begin at fixed
+  // places; sums are in FP32. Zeros in place of what is beyond the last number change nothing.
   void (*multiply)(const SmallProduct&);
   // to[i] = (a[i], b[i]), rounded. `to` may be a or b.
   void (*pair_up)(const float* a, const float* b, float* to, Index n);
@@ -89,6 +93,9 @@ extern const AttentionKernels attention_kernels;
 }
 namespace avx512_bf16 {
 extern const PairKernels pair_kernels;
+}
+namespace amx {
+PairKernels pair_kernels();
 }
 
 // The row of the chosen instruction set.

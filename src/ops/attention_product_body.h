@@ -13,15 +13,21 @@ constexpr int kRows = MINKE_LANES == 16 ? 8 : MINKE_LANES == 8 ? 6 : 4;
 constexpr int kColumns = MINKE_LANES == 1 ? 1 : 2;
 constexpr int kRowsOfOne = MINKE_LANES == 16 ? 2 * kRows : kRows;  // where one vector is all
 
-template <int R, int C, bool RowsDense>
-MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const float* b, float* c) {
+template <int R, int C, bool RowsDense, bool Fetch>
+MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const float* b, float* c,
+                                 const char*& fetch) {
   Vec sums[R][C];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) sums[i][j] = p.add ? load(c + i * p.c_stride + j * kLanes) : all(0);
   const Index a_row = RowsDense ? 1 : p.a_row, a_k = RowsDense ? p.a_k : 1;
+  const char* line = fetch;
   for (Index k = 0; k < p.k; ++k) {
+    if (Fetch && line < p.fetch_end) {
+      __builtin_prefetch(line, 0, 2);
+      line += 64;
+    }
     Vec row[C];
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) row[j] = load(b + k * p.b_stride + j * kLanes);
@@ -32,6 +38,7 @@ MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const fl
       for (int j = 0; j < C; ++j) sums[i][j] = multiply_add(x, row[j], sums[i][j]);
     }
   }
+  fetch = line;
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
@@ -39,28 +46,31 @@ MINKE_INLINE void multiply_block(const SmallProduct& p, const float* a, const fl
 }
 
 // All rows of one stretch of C vectors, in blocks of R rows, what is left in blocks of half of R.
-template <int R, int C, bool RowsDense>
-void multiply_rows(const SmallProduct& p, Index row, Index column) {
+template <int R, int C, bool RowsDense, bool Fetch>
+void multiply_rows(const SmallProduct& p, Index row, Index column, const char*& fetch) {
   for (; row + R <= p.rows; row += R)
-    multiply_block<R, C, RowsDense>(p, p.a + row * (RowsDense ? 1 : p.a_row), p.b + column,
-                                    p.c + row * p.c_stride + column);
+    multiply_block<R, C, RowsDense, Fetch>(p, p.a + row * (RowsDense ? 1 : p.a_row), p.b + column,
+                                           p.c + row * p.c_stride + column, fetch);
   if constexpr (R > 1)
-    if (row < p.rows) multiply_rows<R / 2, C, RowsDense>(p, row, column);
+    if (row < p.rows) multiply_rows<R / 2, C, RowsDense, Fetch>(p, row, column, fetch);
 }
 
-template <bool RowsDense>
+template <bool RowsDense, bool Fetch>
 MINKE_INLINE void multiply_all(const SmallProduct& p) {
+  const char* fetch = p.fetch;
   Index column = 0;
   for (; column + kColumns * kLanes <= p.columns; column += kColumns * kLanes)
-    multiply_rows<kRows, kColumns, RowsDense>(p, 0, column);
+    multiply_rows<kRows, kColumns, RowsDense, Fetch>(p, 0, column, fetch);
   if constexpr (kColumns > 1)
     for (; column < p.columns; column += kLanes)
-      multiply_rows<kRowsOfOne, 1, RowsDense>(p, 0, column);
+      multiply_rows<kRowsOfOne, 1, RowsDense, Fetch>(p, 0, column, fetch);
 }
 
 void multiply(const SmallProduct& p) {
   if (p.a_row == 1)
-    multiply_all<true>(p);
+    multiply_all<true, false>(p);
+  else if (p.fetch == nullptr)
+    multiply_all<false, false>(p);
   else
-    multiply_all<false>(p);
+    multiply_all<false, true>(p);
 }

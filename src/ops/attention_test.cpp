@@ -202,6 +202,63 @@ TEST(Attention, ALatentRowsBitsDependOnItsKeysAlone) {
   });
 }
 
+// Keys and values of their own for every head, in BF16: the expanded form of a prompt.
+struct RoundedInputs {
+  Inputs in;
+  Matrix<BF16> k, v;
+  explicit RoundedInputs(const Case& c) : in(c), k(in.k.as<BF16>()), v(in.v.as<BF16>()) {}
+  Result forward(const Case& c, Index begin, Index n) const {
+    Result r(Case{c.shape, n, 0});
+    const Index seen = c.first + begin + n;
+    attention_forward(c.shape, in.q.view().rows(begin, n),
+                      KeyRows<BF16>::of(k.view().rows(0, seen)),
+                      KeyRows<BF16>::of(v.view().rows(0, seen)), c.first + begin, scale_of(c),
+                      r.out.view(), r.lse.view());
+    return r;
+  }
+};
+
+TEST(Attention, RowsOfEveryHeadInBf16AgreeWithTheDefinitionOnEveryForm) {
+  for (const Case& c : {Case{{3, 3, 6, 7}, 2, 0}, Case{{2, 2, 96, 64}, 65, 0},
+                        Case{{2, 2, 5, 3}, 70, 1}, Case{{4, 4, 192, 128}, 140, 500},
+                        Case{{1, 1, 24, 12}, 130, 0}, Case{{2, 2, 20, 18}, 1, 1100}}) {
+    SCOPED_TRACE(testing::Message() << "H " << c.shape.n_heads << " qk " << c.shape.qk << " T "
+                                    << c.T << " first " << c.first);
+    const RoundedInputs rounded(c);
+    const Matrix<double> q = rounded.in.q.as<double>();
+    const Matrix<double> k = rounded.k.as<float>().as<double>();
+    const Matrix<double> v = rounded.v.as<float>().as<double>();
+    Matrix<double> out(c.T, c.shape.n_heads * c.shape.value), lse(c.T, c.shape.n_heads);
+    reference::attention_forward<double>(c.shape, q.view(), k.view(), v.view(), c.first,
+                                         static_cast<double>(scale_of(c)), out.view(), lse.view());
+    test::on_every_isa([&] {
+      const Result r = rounded.forward(c, 0, c.T);
+      test::expect_near(r.out, out, 0x1p-7, 0x1p-8, "out");
+      test::expect_near(r.lse, lse, 0x1p-7, 0x1p-8, "lse");
+    });
+  }
+}
+
+TEST(Attention, BitsOfARowOfAHeadInBf16DependOnItsKeysAloneOnAnyThreads) {
+  const Case c{{3, 3, 24, 20}, 150, 450};
+  const RoundedInputs rounded(c);
+  test::on_every_isa([&] {
+    const Result all = rounded.forward(c, 0, c.T);
+    for (const int threads : {1, 3}) {
+      set_threads(threads);
+      for (const Index chunk : {Index{1}, Index{37}, Index{64}})
+        for (Index begin = 0; begin < c.T; begin += chunk) {
+          const Index n = std::min(chunk, c.T - begin);
+          const Result part = rounded.forward(c, begin, n);
+          for (Index t = 0; t < n; ++t)
+            for (Index i = 0; i < part.out.columns; ++i)
+              ASSERT_EQ(part.out(t, i), all.out(begin + t, i)) << begin + t << " by " << chunk;
+        }
+    }
+    set_threads(available_cores());
+  });
+}
+
 // Rows in FP8 in pages that lie in falling order; what they hold, as numbers.
 struct CodedRows {
   LatentRow row;

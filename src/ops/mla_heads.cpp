@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/threads.h"
+#include "ops/elementwise.h"
 
 namespace minke {
 namespace {
@@ -10,16 +11,24 @@ namespace {
 constexpr Index kRows = 64;  // rows a piece of work
 
 template <class Real>
-void split(const MlaHeads& s, View2<const Real> kv, View2<const Real> k_rope, View2<Real> k,
-           View2<Real> v) {
+void move(const Real* from, Index n, Real* to) {
+  std::copy_n(from, n, to);
+}
+void move(const float* from, Index n, BF16* to) {
+  elementwise().narrow(from, to, n);
+}
+
+template <class Real, class To>
+void split(const MlaHeads& s, View2<const Real> kv, View2<const Real> k_rope, View2<To> k,
+           View2<To> v) {
   parallel_ranges(kv.extent(0), kRows, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t)
       for (Index h = 0; h < s.n_heads; ++h) {
         const Real* from = &kv(t, h * (s.nope + s.value));
-        Real* key = &k(t, h * (s.nope + s.rope));
-        std::copy_n(from, s.nope, key);
-        std::copy_n(&k_rope(t, 0), s.rope, key + s.nope);
-        std::copy_n(from + s.nope, s.value, &v(t, h * s.value));
+        To* key = &k(t, h * (s.nope + s.rope));
+        move(from, s.nope, key);
+        move(&k_rope(t, 0), s.rope, key + s.nope);
+        move(from + s.nope, s.value, &v(t, h * s.value));
       }
   });
 }
@@ -46,6 +55,10 @@ void split_backward(const MlaHeads& s, View2<const Real> dk, View2<const Real> d
 
 void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
                      View2<float> k, View2<float> v) {
+  split(shape, kv, k_rope, k, v);
+}
+void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
+                     View2<BF16> k, View2<BF16> v) {
   split(shape, kv, k_rope, k, v);
 }
 void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const double> k_rope,

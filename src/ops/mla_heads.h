@@ -2,6 +2,7 @@
 //   kv [T, H (N+V)] holds per head N key elements without position, then V value elements;
 //   k_rope [T, R] is one key part with position, shared by all heads.
 #pragma once
+#include "tensor/dtype.h"
 #include "tensor/view.h"
 
 namespace minke {
@@ -13,11 +14,13 @@ struct MlaHeads {
   Index value;    // V
 };
 
-// Both for float and double.
+// Both for float and double; the first also rounds to BF16.
 //
 // k [T, H (N+R)]: per head the N elements, then k_rope.  v [T, H V].
 void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
                      View2<float> k, View2<float> v);
+void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const float> k_rope,
+                     View2<BF16> k, View2<BF16> v);
 void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const double> k_rope,
                      View2<double> k, View2<double> v);
 

@@ -25,6 +25,11 @@ TEST(MlaHeads, SplitPutsEveryElementInItsPlaceAndBackwardIsItsTranspose) {
       for (Index i = 0; i < s.rope; ++i) EXPECT_EQ(K(t, h * 6 + 2 + i), P(t, i));
       for (Index i = 0; i < s.value; ++i) EXPECT_EQ(V(t, h * 5 + i), KV(t, h * 7 + 2 + i));
     }
+  std::vector<BF16> narrow_k(k.size()), narrow_v(v.size());
+  mla_split_heads(s, KV, P, View2<BF16>(narrow_k.data(), {T, nk}),
+                  View2<BF16>(narrow_v.data(), {T, nv}));
+  for (std::size_t i = 0; i < k.size(); ++i) EXPECT_EQ(narrow_k[i].bits, BF16(k[i]).bits);
+  for (std::size_t i = 0; i < v.size(); ++i) EXPECT_EQ(narrow_v[i].bits, BF16(v[i]).bits);
   // <split(x), y> = <x, split_backward(y)> with y = split(x): both sides in integers, exact.
   mla_split_heads_backward(s, K, V, dKV, dP);
   double left = 0, right = 0;

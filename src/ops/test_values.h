@@ -38,7 +38,7 @@ struct Matrix {
         stride(columns + gap),
         data(static_cast<std::size_t>(rows * (columns + gap)),
              std::numeric_limits<T>::quiet_NaN()) {
-    fill(0);
+    fill(T(0.0f));
   }
   static Matrix random(Index rows, Index columns, std::uint64_t seed, double scale = 1,
                        Index gap = 0) {
