@@ -9,6 +9,7 @@
 #include "bench/models.h"
 #include "infer/latent_pages.h"
 #include "ops/limits.h"
+#include "ops/permute.h"
 
 namespace minke::bench {
 namespace {
@@ -112,7 +113,9 @@ class Measurements {
           attention_forward_batch(s, offsets, q.v2(), k.v2(), v.v2(), scale, out.v2(), lse.v2());
         },
         [] { return fp32_flop_per_s(); }));
+    if (sequences == 1) rounded(r, s, q, k, v, out);
     const Tensor &o = out, &l = lse;
+    r.form = "fp32";
     r.name = "  backward";
     r.flop = 2 * pairs * static_cast<double>(3 * s.qk + 2 * s.value);
     results_.push_back(measured(
@@ -122,6 +125,25 @@ class Measurements {
                                    scale, dq.v2(), dk.v2(), dv.v2());
         },
         [] { return fp32_flop_per_s(); }));
+  }
+
+  // With keys and values in BF16, the form of a prompt.
+  void rounded(Result r, const AttentionShape& s, const Tensor& q, const Tensor& k, const Tensor& v,
+               Tensor& out) {
+    Tensor narrow_k = Tensor::uninitialized<BF16>(k.shape());
+    Tensor narrow_v = Tensor::uninitialized<BF16>(v.shape());
+    copy(k.v2(), narrow_k.v2<BF16>());
+    copy(v.v2(), narrow_v.v2<BF16>());
+    const Tensor &keys = narrow_k, &values = narrow_v;
+    r.form = "bf16";
+    results_.push_back(measured(
+        r, bench_.rounds,
+        [&] {
+          attention_forward(s, q.v2(), KeyRows<BF16>::of(keys.v2<BF16>()),
+                            KeyRows<BF16>::of(values.v2<BF16>()), 0,
+                            1 / std::sqrt(static_cast<double>(s.qk)), out.v2());
+        },
+        [] { return bf16_flop_per_s(); }));
   }
 
   // One token over `context` rows of the latent cache: in BF16, and in another form against that.

@@ -63,24 +63,36 @@ void absorbed(const Model& model, const MlaWeights& w, Index layer,
   });
 }
 
-// The same for one segment; its keys and values are expanded from the whole cache.
-void expanded(const Model& model, const MlaWeights& w, Index layer, const Segment& segment,
-              View2<const float> new_rows, View2<const float> q, View2<float> out) {
+// Keys and values of every head from the cached rows, and attention over them.
+template <class Real>
+void attend_expanded(const Model& model, const MlaWeights& w, View2<const float> rows,
+                     View2<const float> q, View2<float> out) {
   const ModelConfig& c = model.config;
   const Index H = c.num_attention_heads, C = c.kv_lora_rank, R = c.qk_rope_head_dim;
-  segment.cache->append(layer, new_rows);
-  const Index n_rows = segment.cache->length(layer);
-  const Tensor rows = read_rows(*segment.cache, layer, n_rows);
-  Tensor k = Tensor::uninitialized({n_rows, H * c.qk_head_dim()});
-  Tensor v = Tensor::uninitialized({n_rows, H * c.v_head_dim});
+  const Index n_rows = rows.extent(0);
+  Tensor k = Tensor::uninitialized<Real>({n_rows, H * c.qk_head_dim()});
+  Tensor v = Tensor::uninitialized<Real>({n_rows, H * c.v_head_dim});
   {
     Tensor kv = Tensor::uninitialized({n_rows, H * (c.qk_nope_head_dim + c.v_head_dim)});
-    apply(w.kv_b_proj, rows.v2().columns(0, C), kv.v2());
-    mla_split_heads({H, c.qk_nope_head_dim, R, c.v_head_dim}, kv.v2(), rows.v2().columns(C, R),
-                    k.v2(), v.v2());
+    apply(w.kv_b_proj, rows.columns(0, C), kv.v2());
+    mla_split_heads({H, c.qk_nope_head_dim, R, c.v_head_dim}, kv.v2(), rows.columns(C, R),
+                    k.v2<Real>(), v.v2<Real>());
   }
-  attention_forward(c.expanded_attention(), q, KeyRows<float>::of(k.v2()),
-                    KeyRows<float>::of(v.v2()), n_rows - q.extent(0), model.softmax_scale, out);
+  attention_forward(c.expanded_attention(), q, KeyRows<Real>::of(k.v2<Real>()),
+                    KeyRows<Real>::of(v.v2<Real>()), n_rows - q.extent(0), model.softmax_scale,
+                    out);
+}
+
+// The same for one segment; its keys and values are expanded from the whole cache. They are as
+// exact as the cache's rows: FP32, or else BF16.
+void expanded(const Model& model, const MlaWeights& w, Index layer, const Segment& segment,
+              View2<const float> new_rows, View2<const float> q, View2<float> out) {
+  segment.cache->append(layer, new_rows);
+  const Tensor rows = read_rows(*segment.cache, layer, segment.cache->length(layer));
+  if (segment.cache->row().dtype == DType::F32)
+    attend_expanded<float>(model, w, rows.v2(), q, out);
+  else
+    attend_expanded<BF16>(model, w, rows.v2(), q, out);
 }
 
 }  // namespace
