@@ -75,11 +75,57 @@ void expect_like_portable(const Kernels& kernels, WeightForm form) {
       }
 }
 
+struct PortableTable {
+  float scale = 0;
+  void set(float s) { scale = s; }
+  void widen(const std::uint8_t* codes, Index k, std::uint16_t* to, Index) const {
+    kScalar.widen(codes, k, scale, to);
+  }
+};
+
+#include "ops/gemm_few_rows_body.h"
+
 Kernels on_tile_model() {
   Kernels k = kScalar;
   k.bf16_lanes = Lanes::Pairs;
-  k.multiply_bf16 = multiply_by_tiles<TileModel>;
+  k.multiply_bf16 = multiply_pairs_by_tiles<TileModel>;
+  k.multiply_e4m3 = multiply_codes_by_tiles<TileModel, PortableTable>;
+  k.e4m3_rows = kTileRows;
   return k;
+}
+
+// A few rows times codes: the bits of the same kernels on codes that were widened first.
+void expect_codes_like_widened(const Kernels& kernels) {
+  std::mt19937 generator(5);
+  for (const Index rows : {1, 2, 7, 16})
+    for (const Index columns : {1, 16, 17, 45, 64})
+      for (const Index k : {32, 96, 128, 160, 512}) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", K " << k);
+        const Numbers numbers(rows, 1, k, static_cast<unsigned>(k + columns));
+        const Index stride = lanes_of(Lanes::Pairs, k) + 16, panels = (columns + 15) / kPanel;
+        Tensor x = Tensor::zeros({rows * stride});
+        kernels.rows[static_cast<int>(Lanes::Pairs)](
+            {numbers.x.data(), k, rows, k, k, x.raw(), stride, false});
+        std::vector<std::uint8_t> codes(static_cast<std::size_t>(panels * kPanel * k));
+        for (std::uint8_t& c : codes)
+          c = static_cast<std::uint8_t>(generator() % 127 + generator() % 2 * 128);
+        std::vector<float> scales;
+        for (Index i = 0; i < k; i += kScale) scales.push_back(0.01f * static_cast<float>(i + 3));
+        Tensor widened = Tensor::zeros({panels * kPanel * k / 2});
+        auto* to = static_cast<std::uint16_t*>(widened.raw());
+        for (Index p = 0; p < panels; ++p)
+          for (Index i = 0; i < k; i += kScale)
+            kernels.widen(codes.data() + (p * k + i) * kPanel, std::min(kScale, k - i),
+                          scales[static_cast<std::size_t>(i / kScale)], to + (p * k + i) * kPanel);
+        for (const bool add : {false, true}) {
+          std::vector<float> y(static_cast<std::size_t>(rows * kStride), 0.25f), expected = y;
+          kernels.multiply_e4m3({x.raw(), stride, rows, codes.data(), k * kPanel, columns, k,
+                                 scales.data(), y.data(), kStride, add});
+          kernels.multiply_bf16({x.raw(), stride, rows, to, k * kPanel * 2, columns, k, nullptr,
+                                 expected.data(), kStride, add});
+          ASSERT_EQ(y, expected);
+        }
+      }
 }
 
 TEST(Gemm, Avx512WithoutBf16InstructionsAgreesWithThePortableRow) {
@@ -99,6 +145,10 @@ TEST(Gemm, EveryRowOfTheTableAgreesWithThePortableOne) {
 
 TEST(Gemm, TileKernelAgreesWithThePortableRowOnAModelOfTheUnit) {
   expect_like_portable(on_tile_model(), WeightForm::Bf16);
+}
+
+TEST(Gemm, TileKernelOfCodesGivesTheBitsOfWidenedOnes) {
+  expect_codes_like_widened(on_tile_model());
 }
 
 TEST(Gemm, TileKernelGivesARowTheSameBitsInAnyNumberOfRows) {
@@ -149,6 +199,7 @@ TEST(Gemm, TileUnitAgreesWithItsModel) {
   const Kernels amx = with_amx(with_avx512_bf16(with_avx512(kScalar)));
   EXPECT_TRUE(agree_on_pairs(amx, on_tile_model()));
   expect_like_portable(amx, WeightForm::Bf16);
+  expect_codes_like_widened(amx);
 }
 
 }  // namespace

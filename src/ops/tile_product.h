@@ -40,6 +40,37 @@ inline TileShapes tile_shapes(Index upper_rows, Index lower_rows) {
   return shapes;
 }
 
+// Tiles 0 to 3: sums of the same rows in four columns of tiles; 4: the rows of x; 5 to 7: w.
+inline TileShapes tile_shapes_of_few_rows(Index rows) {
+  TileShapes shapes;
+  for (int t = 0; t < 8; ++t) {
+    shapes.row_bytes[t] = kTileBytes;
+    shapes.rows[t] = static_cast<std::uint8_t>(t <= 4 ? rows : kTileRows);
+  }
+  return shapes;
+}
+
+// A tile of sums from y [rows, columns], or zeros where nothing is added to y; and back.
+template <int kTile, class Tiles>
+void begin_sums(Tiles& tiles, const float* y, Index y_stride, Index rows, Index columns, bool add) {
+  if (!add) return tiles.template zero<kTile>();
+  if (columns == kTileColumns) return tiles.template load<kTile>(y, y_stride * 4);
+  alignas(64) float whole[kTileRows * kTileColumns] = {};
+  for (Index r = 0; r < rows; ++r)
+    std::memcpy(whole + r * kTileColumns, y + r * y_stride,
+                static_cast<std::size_t>(columns) * sizeof(float));
+  tiles.template load<kTile>(whole, kTileBytes);
+}
+template <int kTile, class Tiles>
+void end_sums(Tiles& tiles, float* y, Index y_stride, Index rows, Index columns) {
+  if (columns == kTileColumns) return tiles.template store<kTile>(y, y_stride * 4);
+  alignas(64) float whole[kTileRows * kTileColumns];
+  tiles.template store<kTile>(whole, kTileBytes);
+  for (Index r = 0; r < rows; ++r)
+    std::memcpy(y + r * y_stride, whole + r * kTileColumns,
+                static_cast<std::size_t>(columns) * sizeof(float));
+}
+
 // y [rows, columns] = (or +=) x w over steps of 16 pairs. All but y_stride in bytes.
 struct TileProduct {
   const void* x;
@@ -126,6 +157,14 @@ class TileMultiplier {
       __builtin_prefetch(p + line * kTileBytes, 0, kLevel);
   }
 
+  template <int kTile>
+  void begin(Index row, Index column, Index rows) {
+    begin_sums<kTile>(tiles_, sums_at(row, column), p_.y_stride, rows, width(column), p_.add);
+  }
+  template <int kTile>
+  void end(Index row, Index column, Index rows) {
+    end_sums<kTile>(tiles_, sums_at(row, column), p_.y_stride, rows, width(column));
+  }
   float* sums_at(Index row, Index column) const {
     return p_.y + (row_ + row) * p_.y_stride + column_ + column;
   }
@@ -133,30 +172,10 @@ class TileMultiplier {
     return std::min(kTileColumns, p_.columns - column_ - column);
   }
 
-  template <int kTile>
-  void begin(Index row, Index column, Index rows) {
-    if (!p_.add) return tiles_.template zero<kTile>();
-    const float* y = sums_at(row, column);
-    if (width(column) == kTileColumns) return tiles_.template load<kTile>(y, p_.y_stride * 4);
-    for (Index r = 0; r < rows; ++r)
-      std::memcpy(beside_ + r * kTileColumns, y + r * p_.y_stride, width(column) * sizeof(float));
-    tiles_.template load<kTile>(beside_, kTileBytes);
-  }
-
-  template <int kTile>
-  void end(Index row, Index column, Index rows) {
-    float* y = sums_at(row, column);
-    if (width(column) == kTileColumns) return tiles_.template store<kTile>(y, p_.y_stride * 4);
-    tiles_.template store<kTile>(beside_, kTileBytes);
-    for (Index r = 0; r < rows; ++r)
-      std::memcpy(y + r * p_.y_stride, beside_ + r * kTileColumns, width(column) * sizeof(float));
-  }
-
   const TileProduct p_;
   const char* fetch_;
   Tiles tiles_;
   Index row_ = 0, column_ = 0, upper_ = 0, lower_ = 0;
-  alignas(64) float beside_[kTileRows * kTileColumns] = {};
 };
 
 }  // namespace minke
