@@ -83,7 +83,8 @@ struct TileProduct {
   Index y_stride;
   bool add;
   Index ahead = 0;  // the first rows fetch w from so far ahead, 0: not at all
-  const char *fetch = nullptr, *fetch_end = nullptr;  // to the second level, a tile's lines a step
+  const char *fetch = nullptr,
+             *fetch_end = nullptr;  // to the second level, 16 lines for a product of tiles
 };
 
 template <class Tiles>
@@ -126,10 +127,11 @@ class TileMultiplier {
         fetch<3>(w + p_.ahead);
         if (kTwoColumns) fetch<3>(w + p_.w_panel + p_.ahead);
       }
-      if (fetch_ < p_.fetch_end) {
-        fetch<2>(fetch_);
-        fetch_ += kTileRows * kTileBytes;
-      }
+      for (int i = 0; i < (kTwoRows ? 2 : 1) * (kTwoColumns ? 2 : 1); ++i)
+        if (fetch_ < p_.fetch_end) {
+          fetch<2>(fetch_);
+          fetch_ += kTileRows * kTileBytes;
+        }
       tiles_.template load<4>(x, p_.x_stride);
       tiles_.template load<6>(w, p_.w_stride);
       tiles_.template multiply_add<0, 4, 6>();
