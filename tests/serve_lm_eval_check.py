@@ -95,7 +95,7 @@ def main():
         if not python:
             subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
             python = folder / "venv/bin/python"
-            subprocess.run([python, "-m", "pip", "install", "-q", "lm_eval[api]"], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", "lm_eval[api]", "transformers"], check=True)
         data = write_tasks(args.corpus, folder)
         server, url = started_server(args.minke, args.model)
         try:
