@@ -205,7 +205,7 @@ double measured_bubble(const Schedule& schedule, const SleepingRunner::Times& ti
 
 // Against the formulas of the report's Table 2. Other work on the machine wakes sleepers late, by a
 // time that does not grow with the sleep and is no fault of the executor: the test takes the first
-// of eight tries, each with longer sleeps, that is within 5 %, and prints all of them.
+// of five tries, each with longer sleeps, that is within 5 %, and prints all of them.
 TEST(PipelineTimed, TheBubbleIsThatOfTheFormula) {
   const nlohmann::json rows = nlohmann::json::parse(
       read_file(std::filesystem::path(MINKE_GOLDEN_DIR) / "dualpipe" / "bubbles.json"));
@@ -221,7 +221,7 @@ TEST(PipelineTimed, TheBubbleIsThatOfTheFormula) {
     ++checked;
     const Schedule schedule = make_schedule(kind, ranks, chunks);
     double formula = 0, bubble = 0;
-    for (int attempt = 1; attempt <= 8; ++attempt) {
+    for (int attempt = 1; attempt <= 5; ++attempt) {
       const double unit = 0.01 * attempt;  // seconds
       formula = unit * row.at("formula_bubble").get<double>();
       bubble =
