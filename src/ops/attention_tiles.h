@@ -25,6 +25,10 @@ class PairProduct {
     MINKE_ASSERT(!turn || p_.k <= kMostTurned);
     for (Index row = 0; row < p_.rows; row += kRows) {
       const Index rows = std::min(kRows, p_.rows - row), whole = p_.k / kTilePairs * kTilePairs;
+      if (p_.k == 0) {
+        write_nothing(row, rows);
+        continue;
+      }
       const float* x = p_.a + row * p_.a_row;
       Index stride = p_.a_row;
       if (turn) {
@@ -65,6 +69,12 @@ class PairProduct {
     TileMultiplier<Tiles> multiplier(t);
     multiplier.multiply();
     fetch_ = multiplier.fetched();
+  }
+
+  // A sum of no products.
+  void write_nothing(Index row, Index rows) const {
+    if (p_.add) return;
+    for (Index r = row; r < row + rows; ++r) std::fill_n(p_.c + r * p_.c_stride, p_.columns, 0.0f);
   }
 
   void add_rest(const float* x, Index stride, Index row, Index rows, Index first) {

@@ -66,7 +66,7 @@ void expect_right(Multiply multiply) {
   for (const bool turned : {false, true})
     for (const Index rows : {1, 8, 16, 17, 32, 50})
       for (const Index columns : {16, 32, 80})
-        for (const Index k : {1, 12, 16, 17, 31, 32, 100}) {
+        for (const Index k : {0, 1, 12, 16, 17, 31, 32, 100}) {
           if (turned && k > kKeyTile / 2) continue;
           const Shape s{rows, columns, k, turned, seed % 2 == 0};
           SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", k " << k
