@@ -40,8 +40,8 @@ struct KeyRows {
 
 // q [T, H * qk] -> out [T, H * value]. Query t stands at first_position + t; the rows up to there
 // must exist. lse [T, H]: log-sum-exp of the scaled scores, written when not empty. T is float or
-// BF16 for the keys and values (the latent cache). Arithmetic is FP32; where BF16 rows serve all
-// heads as key and value, an instruction set may round queries and probabilities to BF16 as well.
+// BF16 for the keys and values. Arithmetic is FP32; with BF16 rows an instruction set may round
+// queries and probabilities to BF16 as well.
 void attention_forward(const AttentionShape& shape, View2<const float> q, KeyRows<float> k,
                        KeyRows<float> v, Index first_position, double scale, View2<float> out,
                        View2<float> lse = {});

@@ -103,6 +103,7 @@ class BlockPass {
     std::fill_n(result.top, width(), -std::numeric_limits<float>::infinity());
     std::fill_n(result.total, width(), 0.0f);
     const Index end = std::min(position(block_.rows - 1) + 1, (split + 1) * kSplit);
+    next_ = {};
     for (Index begin = split * kSplit; begin < end; begin += kKeyTile)
       add_tile(begin, std::min(kKeyTile, end - begin), end, begin == split * kSplit, result);
   }
@@ -153,12 +154,14 @@ class BlockPass {
 
   // Keys [begin, begin + n_keys) of those up to `end`.
   void add_tile(Index begin, Index n_keys, Index end, bool is_first, const Partial& result) {
-    load_tile(begin, n_keys, is_first);
-    fetch_next(begin + kKeyTile, std::min(kKeyTile, end - begin - kKeyTile));
+    load_tile(begin, n_keys);
     const bool masked = begin + n_keys - 1 > position(0);
     if (masked)
       for (Index r = 0; r < width(); ++r)
         last_key_[r] = static_cast<float>(position(std::min(r, block_.rows - 1)) - begin);
+    next_ = {};
+    if (!masked && latent() && begin + kKeyTile < end)
+      next_ = memory_of(begin + kKeyTile, std::min(kKeyTile, end - begin - kKeyTile));
     score(n_keys, masked);
     kernels_.softmax_step(
         {s_, width(), n_keys, scale_, masked, last_key_, result.top, result.total, shrink_});
@@ -228,10 +231,10 @@ class BlockPass {
     }
   }
 
-  // The tile that no other one has fetched, from front to back, so that the processor fetches
+  // A tile that the one before has not fetched, from front to back, so that the processor fetches
   // ahead: what takes two rows at once sees memory at a third of its speed.
   void touch(Index begin, Index n) const {
-    if (!latent()) return;
+    if (!latent() || !next_.empty()) return;
     const std::span<const char> memory = memory_of(begin, n);
     for (std::size_t i = 0; i < memory.size(); i += 64) {
       __builtin_prefetch(memory.data() + i + 2048);
@@ -239,13 +242,9 @@ class BlockPass {
     }
   }
 
-  void fetch_next(Index begin, Index n) {
-    next_ = n > 0 && latent() ? memory_of(begin, n) : std::span<const char>();
-  }
-
   // Keys [begin, begin + n) and their values where the products take them.
-  void load_tile(Index begin, Index n, bool is_first) {
-    if (is_first) touch(begin, n);
+  void load_tile(Index begin, Index n) {
+    touch(begin, n);
     if (pairs_) return load_pairs(begin, n);
     key_rows_ = value_rows_ = keys_;
     key_stride_ = value_stride_ = padded(shape_.qk);
@@ -319,7 +318,7 @@ class BlockPass {
   float *keys_ = nullptr, *values_ = nullptr;
   const float *key_rows_ = nullptr, *value_rows_ = nullptr;
   Index key_stride_ = 0, value_stride_ = 0;
-  std::span<const char> next_;  // memory of the next tile, to be fetched
+  std::span<const char> next_;  // memory of the next tile, fetched while this one is scored
 };
 
 void add_blocks(const AttentionShape& shape, Index problem, Index T, BlockVector<Block>& blocks) {
