@@ -1,44 +1,15 @@
 #include "ops/attention.h"
 
+#include "ops/attention_cases.h"
 #include "ops/attention_kernels.h"
-#include "ops/test_values.h"
 
 namespace minke {
 namespace {
 
+using test::Case;
+using test::Inputs;
 using test::Matrix;
-
-struct Case {
-  AttentionShape shape;
-  Index T, first;
-  Index S() const { return first + T; }
-};
-
-struct Inputs {
-  Matrix<float> q, k, v;
-  explicit Inputs(const Case& c)
-      : q(Matrix<float>::random(c.T, c.shape.n_heads * c.shape.qk, 1, 1, 3)),
-        k(Matrix<float>::random(c.S(), c.shape.n_kv_heads * c.shape.qk, 2, 1, 5)),
-        v(Matrix<float>::random(c.S(), c.shape.n_kv_heads * c.shape.value, 3)) {}
-};
-
-struct Result {
-  Matrix<float> out, lse;
-  explicit Result(const Case& c)
-      : out(c.T, c.shape.n_heads * c.shape.value, 2), lse(c.T, c.shape.n_heads) {}
-};
-
-float scale_of(const Case& c) {
-  return 1 / std::sqrt(static_cast<float>(c.shape.qk));
-}
-
-Result forward(const Case& c, const Inputs& in) {
-  Result r(c);
-  attention_forward(c.shape, in.q.view(), KeyRows<float>::of(in.k.view()),
-                    KeyRows<float>::of(in.v.view()), c.first, scale_of(c), r.out.view(),
-                    r.lse.view());
-  return r;
-}
+using test::Result;
 
 const Case kCases[] = {
     {{1, 1, 1, 1}, 1, 0},      {{3, 3, 5, 7}, 2, 0},       {{2, 2, 16, 16}, 17, 0},
@@ -392,114 +363,6 @@ TEST(Attention, MissingRowsAndOtherHeadCountsAreRefused) {
                ShapeError);
   EXPECT_THROW(attention_forward({4, 1, 8, 6}, in.q.view(), rows.first(4), 2, 1, one.out.view()),
                ShapeError);
-}
-
-struct Gradients {
-  Matrix<float> dq, dk, dv;
-  Gradients(Index rows, const AttentionShape& s)
-      : dq(rows, s.n_heads * s.qk, 1),
-        dk(rows, s.n_heads * s.qk, 1),
-        dv(rows, s.n_heads * s.value) {}
-};
-
-TEST(Attention, BackwardOfEveryFormAgreesWithTheDefinition) {
-  const Case cases[] = {{{1, 1, 1, 1}, 1, 0},     {{3, 3, 5, 7}, 2, 0},
-                        {{2, 2, 17, 16}, 17, 0},  {{2, 2, 96, 64}, 65, 0},
-                        {{1, 1, 24, 12}, 130, 0}, {{2, 2, 20, 12}, 200, 0}};
-  for (const Case& c : cases) {
-    SCOPED_TRACE(testing::Message() << "qk " << c.shape.qk << " T " << c.T);
-    const AttentionShape& s = c.shape;
-    const Inputs in(c);
-    const Matrix<float> dout = Matrix<float>::random(c.T, s.n_heads * s.value, 4);
-    const Matrix<double> q = in.q.as<double>(), k = in.k.as<double>(), v = in.v.as<double>();
-    const Matrix<double> wide_dout = dout.as<double>();
-    Matrix<double> out(c.T, s.n_heads * s.value), lse(c.T, s.n_heads);
-    Matrix<double> dq(c.T, s.n_heads * s.qk), dk = dq, dv = out;
-    const double scale = static_cast<double>(scale_of(c));
-    reference::attention_forward<double>(s, q.view(), k.view(), v.view(), 0, scale, out.view(),
-                                         lse.view());
-    reference::attention_backward<double>(s, q.view(), k.view(), v.view(), out.view(), lse.view(),
-                                          wide_dout.view(), scale, dq.view(), dk.view(), dv.view());
-    test::on_every_isa([&] {
-      const Result r = forward(c, in);
-      Gradients g(c.T, s);
-      attention_backward(s, in.q.view(), in.k.view(), in.v.view(), r.out.view(), r.lse.view(),
-                         dout.view(), scale_of(c), g.dq.view(), g.dk.view(), g.dv.view());
-      // Sums of up to T terms of some units, each right to about 1e-6.
-      test::expect_near(g.dq, dq, 3e-5, 1e-5, "dq");
-      test::expect_near(g.dk, dk, 3e-5, 1e-5, "dk");
-      test::expect_near(g.dv, dv, 3e-5, 1e-5, "dv");
-    });
-  }
-}
-
-TEST(Attention, ABatchOfSequencesGivesTheBitsOfSingleCallsOnAnyThreads) {
-  const AttentionShape s{3, 3, 24, 20};
-  const std::vector<Index> offsets{0, 70, 71, 71, 200};  // one row; none
-  const Index rows = offsets.back();
-  const Case all{s, rows, 0};
-  const Inputs in(all);
-  const Matrix<float> dout = Matrix<float>::random(rows, 3 * 20, 4);
-  Result single(all);
-  Gradients single_g(rows, s);
-  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
-    if (offsets[b + 1] == offsets[b]) continue;
-    const auto of = [&](auto&& m) {
-      return m.view().rows(offsets[b], offsets[b + 1] - offsets[b]);
-    };
-    attention_forward(s, of(in.q), KeyRows<float>::of(of(in.k)), KeyRows<float>::of(of(in.v)), 0,
-                      0.2f, of(single.out), of(single.lse));
-    attention_backward(s, of(in.q), of(in.k), of(in.v), of(single.out), of(single.lse), of(dout),
-                       0.2f, of(single_g.dq), of(single_g.dk), of(single_g.dv));
-  }
-  for (const int threads : {1, 2, 3}) {
-    set_threads(threads);
-    Result r(all);
-    Gradients g(rows, s);
-    attention_forward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), 0.2f, r.out.view(),
-                            r.lse.view());
-    attention_backward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), r.out.view(),
-                             r.lse.view(), dout.view(), 0.2f, g.dq.view(), g.dk.view(),
-                             g.dv.view());
-    test::expect_same_bits(r.out, single.out, "out");
-    test::expect_same_bits(r.lse, single.lse, "lse");
-    test::expect_same_bits(g.dq, single_g.dq, "dq");
-    test::expect_same_bits(g.dk, single_g.dk, "dk");
-    test::expect_same_bits(g.dv, single_g.dv, "dv");
-  }
-  set_threads(available_cores());
-}
-
-TEST(Attention, OffsetsThatDoNotCutTheRowsThrow) {
-  const AttentionShape s{1, 1, 4, 4};
-  const Inputs in({s, 6, 0});
-  Result r({s, 6, 0});
-  for (const std::vector<Index>& offsets :
-       std::vector<std::vector<Index>>{{}, {0, 5}, {1, 6}, {0, 4, 3, 6}, {0, 7}})
-    EXPECT_THROW(attention_forward_batch(s, offsets, in.q.view(), in.k.view(), in.v.view(), 0.2,
-                                         r.out.view(), r.lse.view()),
-                 ShapeError);
-}
-
-TEST(Attention, GradientsAgreeWithCentralDifferences) {
-  const AttentionShape s{2, 2, 3, 2};
-  const Index T = 5;
-  const double scale = 0.7;
-  auto q = Matrix<double>::random(T, 6, 1), k = Matrix<double>::random(T, 6, 2);
-  auto v = Matrix<double>::random(T, 4, 3);
-  const auto dout = Matrix<double>::random(T, 4, 4);
-  Matrix<double> out(T, 4), lse(T, 2), dq(T, 6), dk(T, 6), dv(T, 4);
-  const auto loss = [&] {
-    reference::attention_forward<double>(s, q.view(), k.view(), v.view(), 0, scale, out.view(),
-                                         lse.view());
-    return test::weighted_sum(out, dout);
-  };
-  loss();
-  reference::attention_backward<double>(s, q.view(), k.view(), v.view(), out.view(), lse.view(),
-                                        dout.view(), scale, dq.view(), dk.view(), dv.view());
-  test::expect_gradient(q.data, dq.data, loss);
-  test::expect_gradient(k.data, dk.data, loss);
-  test::expect_gradient(v.data, dv.data, loss);
 }
 
 }  // namespace
