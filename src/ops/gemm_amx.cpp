@@ -39,6 +39,7 @@ struct VectorTable {
 MINKE_TARGET_AVX512_END
 
 namespace minke::gemm {
+
 Kernels with_amx(Kernels k) {
   k.multiply_bf16 = multiply_pairs_by_tiles<HardwareTiles>;
   k.multiply_e4m3 = multiply_codes_by_tiles<HardwareTiles, VectorTable>;

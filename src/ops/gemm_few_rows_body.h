@@ -5,9 +5,8 @@
 //
 // Included in an anonymous namespace, inside a target region where Table needs one. A Table has
 //   set(scale)                    BF16(value of a code * scale) from now on
-//   widen(codes, k, to, ahead)    k of one panel, a multiple of 4, to pairs; fetches what lies
-//   `ahead`
-//                                 bytes further
+//   widen(codes, k, to, ahead)    k of one panel, a multiple of 4, to pairs; fetches, too, what
+//                                 lies that many bytes ahead
 //
 // No `#pragma once`: each form has its own copy.
 

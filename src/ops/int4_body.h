@@ -4,12 +4,13 @@
 //   set_all(int)             the same number everywhere
 //   low_codes, high_codes    of kWidth outputs: four numbers of 4 bits each, from bytes at p
 //   four(p)                  four bytes of x to every 32 bits
-//   dot(sum, partial, codes, x)        sum += products of unsigned bytes (below 16) and signed
-//   bytes Partial, settle          what dot leaves open, and adding it to the sum every 32 numbers
-//   of k wide_scales(p)           kWidth BF16 numbers add_product(int, Floats, Floats)
-//   fma(float(int), a, b) scaled(float, Floats), load_some, store_some largest_magnitude,
-//   largest_of, round_product, add_ints, sum_of, store_bytes     for quantize kTileRows,
-//   kTilePanels, kRowPanels       the tile of several rows, the panels of one of one row
+//   dot(sum, partial, codes, x)    sum += products of unsigned bytes (below 16) and signed bytes
+//   Partial, settle          what dot leaves open, and adding it to the sum every 32 numbers of k
+//   wide_scales(p)           kWidth BF16 numbers
+//   add_product(Ints, Floats, Floats)    fma of the first as floats
+//   scaled(float, Floats), load_some, store_some
+//   largest_magnitude, largest_of, round_product, add_ints, sum_of, store_bytes    for quantize
+//   kTileRows, kTilePanels, kRowPanels    the tile of several rows, the panels of one of one row
 //
 // No `#pragma once`: each form has its own copy.
 

@@ -82,9 +82,9 @@ struct TileProduct {
   float* y;
   Index y_stride;
   bool add;
-  Index ahead = 0;  // the first rows fetch w from so far ahead, 0: not at all
-  const char *fetch = nullptr,
-             *fetch_end = nullptr;  // to the second level, 16 lines for a product of tiles
+  Index ahead = 0;              // the first rows fetch w from so far ahead, 0: not at all
+  const char* fetch = nullptr;  // up to fetch_end, to the second level: 16 lines for a product
+  const char* fetch_end = nullptr;
 };
 
 template <class Tiles>
