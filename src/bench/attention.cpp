@@ -81,69 +81,49 @@ class DecodeCaches {
   Tensor q_, out_;
 };
 
+Tensor narrow(const Tensor& x) {
+  Tensor y = Tensor::uninitialized<BF16>(x.shape());
+  copy(x.v2(), y.v2<BF16>());
+  return y;
+}
+
+// Of training: each of the sequences has T (T + 1) / 2 pairs of a query and a key. Scores and
+// values are two products of a pair; the backward has three of the width of keys (scores again, dq,
+// dk) and two of values'.
+struct ExpandedOperands {
+  ExpandedOperands(const char* model, Index sequences, Index T)
+      : name(fmt::format("attention {}", model)),
+        shape(benchmark_model(model).expanded_attention()),
+        q(normal(sequences * T, shape.n_heads * shape.qk)),
+        k(normal(sequences * T, shape.n_heads * shape.qk)),
+        v(normal(sequences * T, shape.n_heads * shape.value)),
+        dout(normal(sequences * T, shape.n_heads * shape.value)),
+        size(fmt::format("{} x {}, H {}", sequences, T, shape.n_heads)),
+        pairs(static_cast<double>(sequences * shape.n_heads) * static_cast<double>(T) *
+              static_cast<double>(T + 1) / 2) {
+    for (Index b = 0; b <= sequences; ++b) offsets.push_back(b * T);
+  }
+  std::string name;
+  AttentionShape shape;
+  std::vector<Index> offsets;
+  Tensor q, k, v, dout;
+  std::string size;
+  double pairs;
+};
+
 class Measurements {
  public:
   explicit Measurements(const AttentionBench& bench)
       : bench_(bench), memory_(std::max<Index>(4, 256 / bench.smaller) << 20) {}
 
-  // Causal: each of `sequences` has T (T + 1) / 2 pairs. Scores and values are two products of a
-  // pair; the backward has three of the width of keys (scores again, dq, dk) and two of values'.
+  // In FP32 and BF16.
   void expanded(const char* model, Index sequences, Index T) {
-    T = std::max<Index>(1, T / bench_.smaller);
-    const AttentionShape s = benchmark_model(model).expanded_attention();
-    const Index rows = sequences * T;
-    std::vector<Index> offsets;
-    for (Index b = 0; b <= sequences; ++b) offsets.push_back(b * T);
-    const double scale = 1 / std::sqrt(static_cast<double>(s.qk));
-    const Tensor q = normal(rows, s.n_heads * s.qk), k = normal(rows, s.n_heads * s.qk),
-                 v = normal(rows, s.n_heads * s.value), dout = normal(rows, s.n_heads * s.value);
-    Tensor out = Tensor::zeros(v.shape()), lse = Tensor::zeros({rows, s.n_heads});
-    Tensor dq = Tensor::zeros(q.shape()), dk = Tensor::zeros(q.shape()),
-           dv = Tensor::zeros(v.shape());
-    const double pairs = static_cast<double>(sequences * s.n_heads) * static_cast<double>(T) *
-                         static_cast<double>(T + 1) / 2;
-    Result r;
-    r.name = fmt::format("attention {}", model);
-    r.shape = fmt::format("{} x {}, H {}", sequences, T, s.n_heads);
-    r.form = "fp32";
-    r.flop = 2 * pairs * static_cast<double>(s.qk + s.value);
-    results_.push_back(measured(
-        r, bench_.rounds,
-        [&] {
-          attention_forward_batch(s, offsets, q.v2(), k.v2(), v.v2(), scale, out.v2(), lse.v2());
-        },
-        [] { return fp32_flop_per_s(); }));
-    if (sequences == 1) rounded(r, s, q, k, v, out);
-    const Tensor &o = out, &l = lse;
-    r.form = "fp32";
-    r.name = "  backward";
-    r.flop = 2 * pairs * static_cast<double>(3 * s.qk + 2 * s.value);
-    results_.push_back(measured(
-        r, bench_.rounds,
-        [&] {
-          attention_backward_batch(s, offsets, q.v2(), k.v2(), v.v2(), o.v2(), l.v2(), dout.v2(),
-                                   scale, dq.v2(), dk.v2(), dv.v2());
-        },
-        [] { return fp32_flop_per_s(); }));
-  }
-
-  // With keys and values in BF16, the form of a prompt.
-  void rounded(Result r, const AttentionShape& s, const Tensor& q, const Tensor& k, const Tensor& v,
-               Tensor& out) {
-    Tensor narrow_k = Tensor::uninitialized<BF16>(k.shape());
-    Tensor narrow_v = Tensor::uninitialized<BF16>(v.shape());
-    copy(k.v2(), narrow_k.v2<BF16>());
-    copy(v.v2(), narrow_v.v2<BF16>());
-    const Tensor &keys = narrow_k, &values = narrow_v;
-    r.form = "bf16";
-    results_.push_back(measured(
-        r, bench_.rounds,
-        [&] {
-          attention_forward(s, q.v2(), KeyRows<BF16>::of(keys.v2<BF16>()),
-                            KeyRows<BF16>::of(values.v2<BF16>()), 0,
-                            1 / std::sqrt(static_cast<double>(s.qk)), out.v2());
-        },
-        [] { return bf16_flop_per_s(); }));
+    const ExpandedOperands x(model, sequences, std::max<Index>(1, T / bench_.smaller));
+    measure_expanded<float>(x, "fp32", x.q.v2(), x.k.v2(), x.v.v2(),
+                            [] { return fp32_flop_per_s(); });
+    const Tensor q = narrow(x.q), k = narrow(x.k), v = narrow(x.v);
+    measure_expanded<BF16>(x, "bf16", q.v2<BF16>(), k.v2<BF16>(), v.v2<BF16>(),
+                           [] { return bf16_flop_per_s(); });
   }
 
   // One token over `context` rows of the latent cache: in BF16, and in another form against that.
@@ -156,7 +136,7 @@ class Measurements {
     r.form = "bf16";
     bf16.add(results_,
              measured_nearer(
-                 r, bench_.rounds, [&] { bf16.attend(); }, [] { return fp32_flop_per_s(); },
+                 r, bench_.rounds, [&] { bf16.attend(); }, [] { return bf16_flop_per_s(); },
                  [&] { return memory_.read_bytes_per_s(); }));
     if (bench_.cache == "bf16") return;
     const bool fp8 = bench_.cache != "fp32";
@@ -173,6 +153,34 @@ class Measurements {
   std::vector<Result> take() { return std::move(results_); }
 
  private:
+  template <class T>
+  void measure_expanded(const ExpandedOperands& x, const char* form, View2<const T> q,
+                        View2<const T> k, View2<const T> v, FunctionRef<double()> limit) {
+    const AttentionShape& s = x.shape;
+    const double scale = 1 / std::sqrt(static_cast<double>(s.qk));
+    Tensor out = Tensor::zeros(x.v.shape()), lse = Tensor::zeros({x.q.extent(0), s.n_heads});
+    Result r;
+    r.name = x.name;
+    r.shape = x.size;
+    r.form = form;
+    r.flop = 2 * x.pairs * static_cast<double>(s.qk + s.value);
+    results_.push_back(measured(
+        r, bench_.rounds,
+        [&] { attention_forward_batch(s, x.offsets, q, k, v, scale, out.v2(), lse.v2()); }, limit));
+    Tensor dq = Tensor::zeros(x.q.shape()), dk = Tensor::zeros(x.k.shape()),
+           dv = Tensor::zeros(x.v.shape());
+    const Tensor &o = out, &l = lse;
+    r.name = "  backward";
+    r.flop = 2 * x.pairs * static_cast<double>(3 * s.qk + 2 * s.value);
+    results_.push_back(measured(
+        r, bench_.rounds,
+        [&] {
+          attention_backward_batch(s, x.offsets, q, k, v, o.v2(), l.v2(), x.dout.v2(), scale,
+                                   dq.v2(), dk.v2(), dv.v2());
+        },
+        limit));
+  }
+
   AttentionBench bench_;
   MemoryLimit memory_;
   std::vector<Result> results_;

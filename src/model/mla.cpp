@@ -1,6 +1,7 @@
 #include "model/mla.h"
 
-#include <numeric>
+#include <type_traits>
+#include <utility>
 
 #include "ops/attention.h"
 #include "ops/mla_heads.h"
@@ -20,6 +21,15 @@ template <class Real>
 View3<Real> rope_part(const ModelConfig& c, Tensor& q) {
   return reshape<3>(q.v2<Real>(), {q.extent(0), c.num_attention_heads, c.qk_head_dim()})
       .columns(c.qk_nope_head_dim, c.qk_rope_head_dim);
+}
+
+// x, rounded where Head is narrower.
+template <class Head>
+Tensor as(Tensor x) {
+  if (x.dtype() == dtype_of<Head>) return x;
+  Tensor y = Tensor::uninitialized<Head>(x.shape());
+  if constexpr (std::is_same_v<Head, BF16>) copy(std::as_const(x).v2(), y.v2<BF16>());
+  return y;
 }
 
 // [T, R] as one head.
@@ -73,25 +83,57 @@ void norm_latents(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, MlaSa
                                w.kv_a_layernorm, s.kv_a_rstd, counts);
 }
 
+// Calls f with the type of queries, keys and values: what attention's products take.
+template <class Real, class F>
+void with_head_type(const ModelOf<Real>& model, const F& f) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (model.precision() == Precision::Bf16) return f(std::type_identity<BF16>());
+  f(std::type_identity<Real>());
+}
+
 // Queries, keys and values from the normed latents and the rotated k_rope.
 template <class Real>
 void project_up(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, MlaSaved& s) {
   const ModelConfig& c = model.config;
   const Index T = s.kv_a.extent(0), H = c.num_attention_heads;
-  s.q = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
+  Tensor q = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
   if (c.q_lora_rank)
-    apply(w.q_b_proj, s.c_q, s.q.v2<Real>());
+    apply(w.q_b_proj, s.c_q, q.v2<Real>());
   else
-    apply(w.q_proj, s.x, s.q.v2<Real>());
-  rope_apply(rope_part<Real>(c, s.q), s.cos.v2<Real>(), s.sin.v2<Real>());
+    apply(w.q_proj, s.x, q.v2<Real>());
+  rope_apply(rope_part<Real>(c, q), s.cos.v2<Real>(), s.sin.v2<Real>());
 
-  s.k = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
-  s.v = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
   Tensor kv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
   apply(w.kv_b_proj, s.c_kv, kv.v2<Real>());
-  mla_split_heads(heads_of(c), kv.v2<Real>(),
-                  s.kv_a.v2<Real>().columns(c.kv_lora_rank, c.qk_rope_head_dim), s.k.v2<Real>(),
-                  s.v.v2<Real>());
+  with_head_type(model, [&]<class Head>(std::type_identity<Head>) {
+    s.k = Tensor::uninitialized<Head>({T, H * c.qk_head_dim()});
+    s.v = Tensor::uninitialized<Head>({T, H * c.v_head_dim});
+    mla_split_heads(heads_of(c), kv.v2<Real>(),
+                    s.kv_a.v2<Real>().columns(c.kv_lora_rank, c.qk_rope_head_dim), s.k.v2<Head>(),
+                    s.v.v2<Head>());
+    s.q = as<Head>(std::move(q));
+  });
+}
+
+template <class Real>
+void attend(const ModelOf<Real>& model, SequenceBatch batch, const MlaSaved& s, View2<Real> out,
+            View2<Real> lse) {
+  with_head_type(model, [&]<class Head>(std::type_identity<Head>) {
+    attention_forward_batch(model.config.expanded_attention(), attention_offsets(batch),
+                            s.q.v2<Head>(), s.k.v2<Head>(), s.v.v2<Head>(), model.softmax_scale,
+                            out, lse);
+  });
+}
+
+template <class Real>
+void attend_backward(const ModelOf<Real>& model, SequenceBatch batch, const MlaSaved& s,
+                     View2<const Real> dout, View2<Real> dq, View2<Real> dk, View2<Real> dv) {
+  const SharedTensor out = values_of(s.out);
+  with_head_type(model, [&]<class Head>(std::type_identity<Head>) {
+    attention_backward_batch(model.config.expanded_attention(), attention_offsets(batch),
+                             s.q.v2<Head>(), s.k.v2<Head>(), s.v.v2<Head>(), out->v2<Real>(),
+                             s.lse.v2<Real>(), dout, model.softmax_scale, dq, dk, dv);
+  });
 }
 
 void forget_heads(MlaSaved& s) {
@@ -129,9 +171,7 @@ MlaSaved mla_forward(const ModelOf<Real>& model, const MlaWeightsOf<Real>& w, Se
 
   Tensor out = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
   s.lse = Tensor::uninitialized<Real>({T, H});
-  attention_forward_batch(c.expanded_attention(), attention_offsets(batch), s.q.v2<Real>(),
-                          s.k.v2<Real>(), s.v.v2<Real>(), model.softmax_scale, out.v2<Real>(),
-                          s.lse.v2<Real>());
+  attend(model, batch, s, out.v2<Real>(), s.lse.v2<Real>());
   forget(model.recompute, s);
   const SharedTensor shared = share(std::move(out));
   apply(w.o_proj, operand(model, shared, inputs_of(counts)), y);
@@ -163,11 +203,8 @@ MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<
     Tensor dk = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
     Tensor dv = Tensor::uninitialized<Real>({T, H * c.v_head_dim});
     apply_transposed(w.o_proj, work.dy, dout.v2<Real>());
-    const SharedTensor out = values_of(s.out);
-    attention_backward_batch(c.expanded_attention(), attention_offsets(batch), s.q.v2<Real>(),
-                             s.k.v2<Real>(), s.v.v2<Real>(), out->v2<Real>(), s.lse.v2<Real>(),
-                             dout.v2<Real>(), model.softmax_scale, dq.v2<Real>(), dk.v2<Real>(),
-                             dv.v2<Real>());
+    attend_backward<Real>(model, batch, s, dout.v2<Real>(), dq.v2<Real>(), dk.v2<Real>(),
+                          dv.v2<Real>());
     forget_heads(s);
     mla_split_heads_backward(heads_of(c), dk.v2<Real>(), dv.v2<Real>(), dkv.v2<Real>(), dk_rope);
   }

@@ -26,12 +26,13 @@ struct SequenceBatch {
   Index rows() const { return n_sequences * length; }
 };
 
-// Bytes of a token in numbers of R bytes (4; FP8 training as noted). Without recomputation
+// Bytes of a token in numbers of R bytes (4; compute bf16 and fp8 as noted). Without recomputation
 //   x         D R, shared with nothing else        FP8 1.03 D
 //   q_a, c_q  2 Q R                                FP8 4 Q + 1.03 Q
 //   kv_a, c_kv  (2 C + R') R, R' rotary size       FP8 4 (C + R') + 1.03 C
-//   q, k, v   H (2 (N + R') + V) R                 FP8 the same: attention's own products are not
-//   FP8 out       H V R                                FP8 1.51 H V (E5M6)
+//   q, k, v   H (2 (N + R') + V) R                 BF16 and FP8 2 bytes a number, as attention's
+//                                                  products read them: those are never in FP8
+//   out       H V R                                FP8 1.51 H V (E5M6)
 // recompute.mla_up leaves out q, k and v, recompute.rmsnorm x, c_q and c_kv.
 struct MlaSaved {
   Operand x;               // [T, D] input, after input_layernorm

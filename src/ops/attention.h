@@ -55,7 +55,7 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, const 
                        Index first_position, double scale, View2<float> out, View2<float> lse = {});
 
 // Of one whole sequence (first_position 0, T = S, n_kv_heads = n_heads). dq, dk, dv are
-// overwritten.
+// overwritten. lse is that of the forward pass over the same q, k and v.
 //   delta[t] = sum dout[t] * out[t];  dp = dout v^T;  ds = p (dp - delta);
 //   dq = scale ds k;  dk = scale ds^T q;  dv = p^T dout
 void attention_backward(const AttentionShape& shape, View2<const float> q, View2<const float> k,
@@ -69,11 +69,21 @@ void check_sequences(const char* operation, std::span<const Index> offsets, Inde
 // Both for whole sequences in one call (training), parallel over sequences, heads and tiles:
 // sequence b has the rows [offsets[b], offsets[b + 1]) of every operand and sees only itself;
 // offsets begin with 0, never fall, and end with the number of rows. The same bits as single calls.
+// With operands in BF16 an instruction set may round probabilities, dout and ds to BF16 as well;
+// sums are in FP32.
 void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
                              View2<const float> q, View2<const float> k, View2<const float> v,
                              double scale, View2<float> out, View2<float> lse = {});
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const BF16> q, View2<const BF16> k, View2<const BF16> v,
+                             double scale, View2<float> out, View2<float> lse = {});
 void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
                               View2<const float> q, View2<const float> k, View2<const float> v,
+                              View2<const float> out, View2<const float> lse,
+                              View2<const float> dout, double scale, View2<float> dq,
+                              View2<float> dk, View2<float> dv);
+void attention_backward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                              View2<const BF16> q, View2<const BF16> k, View2<const BF16> v,
                               View2<const float> out, View2<const float> lse,
                               View2<const float> dout, double scale, View2<float> dq,
                               View2<float> dk, View2<float> dv);

@@ -7,8 +7,8 @@
 // dense scratch once per block; a value row that begins a key row is not copied again.
 //
 // Rows in BF16 are multiplied as pairs of BF16 numbers where the processor has such products at
-// full rate (PairKernels): keys where they lie, values interleaved by twos; queries and
-// probabilities are rounded to BF16 for it. Elsewhere the arithmetic is FP32. Latent rows in FP8
+// full rate (PairKernels): keys where they lie, values interleaved by twos; probabilities, and
+// queries in FP32, are rounded to BF16 for it. Elsewhere the arithmetic is FP32. Latent rows in FP8
 // become such rows tile by tile: each code is widened once and serves as key and as value of all
 // heads.
 //
@@ -44,9 +44,9 @@ Index padded(Index n) {
   return (n + kPad - 1) / kPad * kPad;
 }
 
-template <class Rows>
+template <class Rows, class Query = float>
 struct Problem {  // one sequence
-  View2<const float> q;
+  View2<const Query> q;
   Rows k, v;
   Index first_position;
   View2<float> out, lse;
@@ -62,11 +62,11 @@ struct Partial {       // softmax over some keys, not yet divided by its total
   float* o;            // [width, padded value]
 };
 
-template <class Rows>
+template <class Rows, class Query>
 class BlockPass {
  public:
   BlockPass(const AttentionKernels& kernels, const AttentionShape& shape,
-            const Problem<Rows>& problem, const Block& block, float scale)
+            const Problem<Rows, Query>& problem, const Block& block, float scale)
       : kernels_(kernels),
         shape_(shape),
         p_(problem),
@@ -93,10 +93,15 @@ class BlockPass {
     s_ = shrink_ + width();
     keys_ = s_ + width() * kKeyTile;
     values_ = keys_ + kKeyTile * padded(shape_.qk);
-    std::array<const float*, kMostRows> rows{};
-    for (Index r = 0; r < block_.rows; ++r) rows[static_cast<std::size_t>(r)] = query(r);
-    kernels_.transpose(rows.data(), block_.rows, shape_.qk, q_t_, width());
-    if (pairs_) pair_up_rows(shape_.qk, q_t_);
+    if constexpr (std::is_same_v<Query, float>) {
+      transpose([&](Index r) { return query(r); }, shape_.qk, q_t_);
+      if (pairs_) pair_up_rows(shape_.qk, q_t_);
+    } else if (pairs_) {
+      transpose([&](Index r) { return reinterpret_cast<const float*>(query(r)); }, shape_.qk / 2,
+                q_t_);
+    } else {
+      widen_queries();
+    }
   }
 
   void attend(Index split, const Partial& result) {
@@ -134,11 +139,30 @@ class BlockPass {
   static constexpr bool kFp8 = std::is_same_v<Rows, Fp8LatentRows>;
   static constexpr bool kBf16 = std::is_same_v<Rows, KeyRows<BF16>>;
 
+  // Rows of queries, row_of(r) [columns], to [columns, width].
+  template <class RowOf>
+  void transpose(const RowOf& row_of, Index columns, float* to) const {
+    std::array<const float*, kMostRows> rows{};
+    for (Index r = 0; r < block_.rows; ++r) rows[static_cast<std::size_t>(r)] = row_of(r);
+    kernels_.transpose(rows.data(), block_.rows, columns, to, width());
+  }
+
+  // As many columns of queries in BF16 at a time as the place of the scores holds.
+  void widen_queries() {
+    for (Index c = 0; c < shape_.qk; c += kKeyTile) {
+      const Index n = std::min(kKeyTile, shape_.qk - c);
+      for (Index r = 0; r < block_.rows; ++r) kernels_.widen(query(r) + c, s_ + r * kKeyTile, n);
+      transpose([&](Index r) { return s_ + r * kKeyTile; }, n, q_t_ + c * width());
+    }
+  }
+
   // Whether a row is key and value of all heads.
   bool latent() const { return shared() && same_rows(p_.k, p_.v) && shape_.value <= shape_.qk; }
   bool multiplies_pairs() const {
     if constexpr (kBf16)
       if (row_stride(p_.k) % 2 != 0) return false;
+    if constexpr (std::is_same_v<Query, BF16>)
+      if (p_.q.stride(0) % 2 != 0) return false;
     return (kBf16 || (kFp8 && latent())) && shape_.qk % 2 == 0;
   }
   Index token(Index r) const {
@@ -148,7 +172,7 @@ class BlockPass {
     return shared() ? (block_.first + r) % shape_.n_heads : block_.kv_head;
   }
   Index position(Index r) const { return p_.first_position + token(r); }
-  const float* query(Index r) const {
+  const Query* query(Index r) const {
     return p_.q.data() + token(r) * p_.q.stride(0) + head(r) * shape_.qk;
   }
 
@@ -310,7 +334,7 @@ class BlockPass {
 
   const AttentionKernels& kernels_;
   const AttentionShape& shape_;
-  const Problem<Rows>& p_;
+  const Problem<Rows, Query>& p_;
   const Block& block_;
   float scale_;
   const PairKernels* pairs_;  // or null: everything in FP32
@@ -329,8 +353,8 @@ void add_blocks(const AttentionShape& shape, Index problem, Index T, BlockVector
       blocks.push_back({problem, head, first, std::min(kMostRows, rows - first)});
 }
 
-template <class Rows>
-void check(const AttentionShape& s, const Problem<Rows>& p) {
+template <class Rows, class Query>
+void check(const AttentionShape& s, const Problem<Rows, Query>& p) {
   const Index T = p.q.extent(0);
   if (s.n_kv_heads != 1 && s.n_kv_heads != s.n_heads)
     throw ShapeError(fmt::format("attention_forward: {} key heads for {} heads; expected 1 or {}",
@@ -347,8 +371,8 @@ void check(const AttentionShape& s, const Problem<Rows>& p) {
 
 // A block on one thread, or, where there are fewer blocks than would keep the threads busy, a split
 // of a block. Both make the same partial results and merge them in the same order.
-template <class Rows>
-void run(const AttentionShape& shape, std::span<const Problem<Rows>> problems, float scale) {
+template <class Rows, class Query>
+void run(const AttentionShape& shape, std::span<const Problem<Rows, Query>> problems, float scale) {
   const AttentionKernels& kernels = attention_kernels();
   BlockVector<Block> blocks;
   for (std::size_t i = 0; i < problems.size(); ++i) {
@@ -356,7 +380,8 @@ void run(const AttentionShape& shape, std::span<const Problem<Rows>> problems, f
     add_blocks(shape, static_cast<Index>(i), problems[i].q.extent(0), blocks);
   }
   const auto pass_of = [&](const Block& b) {
-    return BlockPass<Rows>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b, scale);
+    return BlockPass<Rows, Query>(kernels, shape, problems[static_cast<std::size_t>(b.problem)], b,
+                                  scale);
   };
   struct Split {
     Index block, split;
@@ -411,7 +436,25 @@ void run(const AttentionShape& shape, std::span<const Problem<Rows>> problems, f
 
 template <class Rows>
 void run_one(const AttentionShape& shape, const Problem<Rows>& problem, double scale) {
-  run(shape, std::span(&problem, 1), static_cast<float>(scale));
+  run<Rows, float>(shape, std::span(&problem, 1), static_cast<float>(scale));
+}
+
+template <class T>
+void run_batch(const AttentionShape& shape, std::span<const Index> offsets, View2<const T> q,
+               View2<const T> k, View2<const T> v, double scale, View2<float> out,
+               View2<float> lse) {
+  check_sequences("attention_forward_batch", offsets, q.extent(0));
+  check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
+  check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
+  BlockVector<Problem<KeyRows<T>, T>> problems;
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
+    const Index first = offsets[b], n = offsets[b + 1] - first;
+    if (n > 0)
+      problems.push_back({q.rows(first, n), KeyRows<T>::of(k.rows(first, n)),
+                          KeyRows<T>::of(v.rows(first, n)), 0, out.rows(first, n),
+                          lse.empty() ? lse : lse.rows(first, n)});
+  }
+  run<KeyRows<T>, T>(shape, problems, static_cast<float>(scale));
 }
 
 }  // namespace
@@ -463,18 +506,13 @@ void attention_forward(const AttentionShape& shape, View2<const float> q, const 
 void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
                              View2<const float> q, View2<const float> k, View2<const float> v,
                              double scale, View2<float> out, View2<float> lse) {
-  check_sequences("attention_forward_batch", offsets, q.extent(0));
-  check_extents("attention_forward_batch", "k", {k.extent(0)}, {q.extent(0)});
-  check_extents("attention_forward_batch", "v", {v.extent(0)}, {q.extent(0)});
-  BlockVector<Problem<KeyRows<float>>> problems;
-  for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
-    const Index first = offsets[b], n = offsets[b + 1] - first;
-    if (n > 0)
-      problems.push_back({q.rows(first, n), KeyRows<float>::of(k.rows(first, n)),
-                          KeyRows<float>::of(v.rows(first, n)), 0, out.rows(first, n),
-                          lse.empty() ? lse : lse.rows(first, n)});
-  }
-  run<KeyRows<float>>(shape, problems, static_cast<float>(scale));
+  run_batch(shape, offsets, q, k, v, scale, out, lse);
+}
+
+void attention_forward_batch(const AttentionShape& shape, std::span<const Index> offsets,
+                             View2<const BF16> q, View2<const BF16> k, View2<const BF16> v,
+                             double scale, View2<float> out, View2<float> lse) {
+  run_batch(shape, offsets, q, k, v, scale, out, lse);
 }
 
 }  // namespace minke

@@ -192,10 +192,16 @@ Cluster calibrated_cluster(const std::vector<BenchRun>& runs, double memory_byte
   e.products = needed(mean_share(bf16), "\"linear\" in bf16");
   e.experts = mean_share(of("linear experts", "bf16"));
   e.gradients = mean_share(gradients);
-  const std::vector<BenchLine> attention = chosen(lines, [](const BenchLine& l) {
-    return starts(l, "attention ") && !starts(l, "attention decode") && l.flop > 0;
-  });
-  const std::vector<BenchLine>& like_attention = attention.empty() ? fp32 : attention;
+  const auto attention_in = [&](const char* form) {
+    return chosen(lines, [&](const BenchLine& l) {
+      return starts(l, "attention ") && !starts(l, "attention decode") && l.flop > 0 &&
+             l.form == form;
+    });
+  };
+  // As a step in BF16 computes it; else what is nearest to that.
+  std::vector<BenchLine> like_attention = attention_in("bf16");
+  if (like_attention.empty()) like_attention = attention_in("fp32");
+  if (like_attention.empty()) like_attention = fp32;
   e.attention = std::min(
       1.0, mean_share(like_attention) * median_limit(like_attention) / c.peak_bf16_flops_per_s);
   e.memory = needed(mean_share(beginning("pack")), "\"pack\"");

@@ -63,6 +63,13 @@ TEST(Calibrate, MeasuredAttentionAndBandwidthCountMore) {
   EXPECT_EQ(c.memory_bytes_per_s, 6e10);
 }
 
+TEST(Calibrate, AttentionInBf16CountsMoreThanInFp32) {
+  BenchRun more = machine();
+  more.lines = {flop_line("attention mini", "fp32", 5e11, 0.5),
+                flop_line("attention mini", "bf16", 1e12, 0.75)};
+  EXPECT_NEAR(calibrated_cluster({machine(), more}, 32e9, 1).efficiency.attention, 0.75, 1e-12);
+}
+
 // Lines made from two rates give those rates again.
 TEST(Calibrate, ExpertsTakeInWeightsAndMultiply) {
   BenchRun more = machine();

@@ -17,6 +17,7 @@ namespace {
 struct BlockBytes {
   // Of a value that linears read, of the inputs of SwiGLU, and of one never quantised.
   double operand, full = 4;
+  double head;    // of queries, keys and values
   double output;  // of attention
   bool fp8;
   Recompute recompute;
@@ -24,6 +25,7 @@ struct BlockBytes {
   explicit BlockBytes(const Recipe& recipe)
       : fp8(recipe.compute == "fp8"), recompute(recipe.training_form().recompute) {
     operand = fp8 ? 1 + 4.0 / 128 : 4;
+    head = recipe.compute == "fp32" ? 4 : 2;
     output = fp8 ? 1.5 + 1.0 / 128 : 4;
   }
   double norm_output() const { return recompute.rmsnorm ? 0 : operand; }
@@ -35,7 +37,7 @@ struct BlockBytes {
     double bytes = full * (Q + static_cast<double>(c.cache_row()));  // before the latents' norms
     bytes += norm_output() * static_cast<double>(c.hidden_size) +
              norm_output() * (Q + static_cast<double>(c.kv_lora_rank));
-    if (!recompute.mla_up) bytes += full * heads;
+    if (!recompute.mla_up) bytes += head * heads;
     bytes += output * H * static_cast<double>(c.v_head_dim);
     // log-sum-exp of each head, reciprocal deviations, sines and cosines
     return bytes + full * (H + 2 + static_cast<double>(c.qk_rope_head_dim));
