@@ -9,6 +9,8 @@ PairKernels pair_kernels() {
   kernels.multiply = [](const SmallProduct& p) {
     PairProduct<HardwareTiles>(p).multiply(avx512::attention_kernels.transpose);
   };
+  kernels.turns = true;
+  kernels.dots = nullptr;
   return kernels;
 }
 

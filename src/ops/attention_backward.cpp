@@ -141,11 +141,9 @@ class HeadPass {
   static void widen(const float* x, Index n, float* y) { std::copy_n(x, n, y); }
 
   void interleave(const Rows& x, Index rows) {
-    if (!pairs_) return;
-    for (Index t = 0; t < rows; t += 2)
-      pairs_->interleave(reinterpret_cast<const BF16*>(row(x, t)),
-                         t + 1 < rows ? reinterpret_cast<const BF16*>(row(x, t + 1)) : nullptr,
-                         x.across + t / 2 * x.stride, x.stride);
+    if (pairs_)
+      pairs_->interleave(
+          {reinterpret_cast<const BF16*>(x.along), x.stride, rows, x.stride, x.across, x.stride});
   }
 
   void load_dout() {

@@ -45,14 +45,13 @@ struct SoftmaxBackward {
   float scale, lse, delta;
 };
 
-// The codes of two neighbouring keys, each times its scale, rounded to BF16: as rows of keys, and
-// interleaved as values. Without a second key its numbers are zero and its row is not written.
-struct CodePair {
-  const E4M3* codes[2];  // the second may be null
-  float scale[2];
-  BF16* keys[2];
-  float* values;  // [n] pairs
-  Index n;
+// Rows 2i and 2i + 1 of a matrix as row i of pairs, zeros for what is not there; columns up to the
+// next multiple of 16 become zero.
+struct Interleaving {
+  const BF16* rows;
+  Index stride, n_rows, columns;
+  float* to;
+  Index to_stride;
 };
 
 // Pairs: two BF16 numbers, the earlier one in the low half, in the place of an FP32 number.
@@ -60,11 +59,18 @@ struct PairKernels {
   // Of pairs along k: an element is one chain over them, or over groups of them that begin at fixed
   // places; sums are in FP32. Zeros in place of what is beyond the last number change nothing.
   void (*multiply)(const SmallProduct&);
+  // Where it has to turn the rows of a that lie in columns (a_row 1): who multiplies them several
+  // times turns them himself.
+  bool turns;
+  // c = a b^T, both along k: row j of b is column j of c, and columns is a multiple of 4. An
+  // element is a sum of 16 chains over k, in a fixed order. Null where it is no better than
+  // multiply: it is where k is long, for then neither operand is turned and both lie in lines that
+  // follow each other.
+  void (*dots)(const SmallProduct&);
   // to[i] = (a[i], b[i]), rounded. `to` may be a or b.
   void (*pair_up)(const float* a, const float* b, float* to, Index n);
-  // The same of BF16 numbers; b null: zeros.
-  void (*interleave)(const BF16* a, const BF16* b, float* to, Index n);
-  void (*widen_codes)(const CodePair&);
+  void (*interleave)(const Interleaving&);
+  void (*widen_codes)(const E4M3* codes, float scale, BF16* y, Index n);  // rounded once
 };
 
 struct AttentionKernels {

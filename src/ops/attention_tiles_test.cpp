@@ -66,7 +66,7 @@ void expect_right(Multiply multiply) {
   for (const bool turned : {false, true})
     for (const Index rows : {1, 8, 16, 17, 32, 50})
       for (const Index columns : {16, 32, 80})
-        for (const Index k : {0, 1, 12, 16, 17, 31, 32, 100}) {
+        for (const Index k : {0, 1, 12, 16, 17, 31, 32, 100, 255, 256}) {
           if (turned && k > kKeyTile / 2) continue;
           const Shape s{rows, columns, k, turned, seed % 2 == 0};
           SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", k " << k
@@ -108,6 +108,44 @@ TEST(AttentionTiles, ProductsOfPairsOnTheUnit) {
 TEST(AttentionTiles, ProductsOfPairsOnVectors) {
   if (!cpu_features().avx512_bf16) GTEST_SKIP() << "no AVX512_BF16 here";
   expect_right(avx512_bf16::pair_kernels.multiply);
+}
+
+TEST(AttentionTiles, DotsOfRowsOnVectors) {
+  if (!cpu_features().avx512_bf16) GTEST_SKIP() << "no AVX512_BF16 here";
+  unsigned seed = 100;
+  for (const Index rows : {1, 2, 4, 7, 16, 35})
+    for (const Index columns : {4, 16, 48})
+      for (const Index k : {0, 1, 12, 16, 17, 100, 288}) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", k " << k);
+        const Pairs a(rows, k, ++seed), b(columns, k, ++seed);
+        const auto dots = [&](Index first_row, Index n, Index first_column, Index m) {
+          test::Matrix<float> c(n, m, 3);
+          const char* some = reinterpret_cast<const char*>(b.data.data());
+          avx512_bf16::pair_kernels.dots({a.data.data() + first_row * a.stride, a.stride, 1,
+                                          b.data.data() + first_column * b.stride, b.stride,
+                                          c.data.data(), c.stride, n, m, k, false, some,
+                                          some + 100});
+          return c;
+        };
+        const test::Matrix<float> c = dots(0, rows, 0, columns);
+        const double rounding = 2 * (2 * static_cast<double>(k) + 2) * 0x1p-24;
+        for (Index i = 0; i < rows; ++i)
+          for (Index j = 0; j < columns; ++j) {
+            double sum = 0, size = 1;
+            for (Index p = 0; p < k; ++p)
+              for (int which : {0, 1}) {
+                const double product = a.number(i, p, which) * b.number(j, p, which);
+                sum += product;
+                size += std::fabs(product);
+              }
+            ASSERT_NEAR(static_cast<double>(c(i, j)), sum, rounding * size) << i << ", " << j;
+          }
+        // An element depends neither on the rows nor on the columns beside it.
+        const Index from = rows / 2;
+        const test::Matrix<float> part = dots(from, rows - from, columns - 4, 4);
+        for (Index i = from; i < rows; ++i)
+          for (Index j = 0; j < 4; ++j) ASSERT_EQ(part(i - from, j), c(i, columns - 4 + j));
+      }
 }
 
 // Zeros in place of what is beyond the last number change nothing.
