@@ -8,7 +8,7 @@ set -euo pipefail
 packages=(
   cmake ninja-build g++ pkg-config
   libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libsimdjson-dev libedit-dev libboost-dev
-  zlib1g-dev libzstd-dev
+  zlib1g-dev libzstd-dev libhwloc-dev
   libopenmpi-dev openmpi-bin
   libgtest-dev python3
 )
