@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/test_topology.h"
+
 namespace minke {
 namespace {
 
@@ -119,17 +121,7 @@ TEST(EvenParts, CoverInOrderAndSayWhoseANumberIs) {
     }
 }
 
-// Two threads of a machine that has two nodes. Nothing is bound; the caller's home is 0.
-struct HomedThreads : testing::Test {
-  HomedThreads() {
-    set_threads(2);
-    set_topology(Topology::synthetic("package:2 [numa] pu:1"));
-  }
-  ~HomedThreads() override {
-    set_topology(Topology::of_machine());
-    set_threads(available_cores());
-  }
-};
+struct HomedThreads : testing::Test, TwoNodes {};
 
 TEST_F(HomedThreads, AreDealtOutByCpus) {
   const auto dealt = [](const Topology& t, int threads) {

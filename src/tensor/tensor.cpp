@@ -6,8 +6,6 @@
 #include <atomic>
 #include <cstring>
 
-#include "tensor/weight_memory.h"
-
 namespace minke {
 namespace {
 
@@ -36,13 +34,13 @@ std::size_t live_tensor_bytes() {
 }
 
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
-  return uninitialized(dtype, std::move(shape), Memory::Block);
+  return uninitialized(dtype, std::move(shape), Memory::Block, kNoHome);
 }
-Tensor Tensor::for_weights(DType dtype, Shape shape) {
-  return uninitialized(dtype, std::move(shape), Memory::Weights);
+Tensor Tensor::for_weights(DType dtype, Shape shape, Index home) {
+  return uninitialized(dtype, std::move(shape), Memory::Weights, home);
 }
 
-Tensor Tensor::uninitialized(DType dtype, Shape shape, Memory memory) {
+Tensor Tensor::uninitialized(DType dtype, Shape shape, Memory memory, Index home) {
   for (Index e : shape)
     if (e < 0)
       throw ShapeError(fmt::format("a tensor cannot have the extents {}", to_string(shape)));
@@ -50,7 +48,7 @@ Tensor Tensor::uninitialized(DType dtype, Shape shape, Memory memory) {
   t.dtype_ = dtype;
   t.shape_ = std::move(shape);
   void* const block =
-      memory == Memory::Weights ? allocate_weights(t.bytes()) : allocate_block(t.bytes());
+      memory == Memory::Weights ? allocate_weights(t.bytes(), home) : allocate_block(t.bytes());
   t.memory_ = std::unique_ptr<void, FreeBlock>(block, FreeBlock{t.bytes(), memory});
   live_bytes.fetch_add(t.bytes(), std::memory_order_relaxed);
   return t;

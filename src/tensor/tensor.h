@@ -9,6 +9,7 @@
 #include "tensor/block_cache.h"
 #include "tensor/dtype.h"
 #include "tensor/view.h"
+#include "tensor/weight_memory.h"
 
 namespace minke {
 
@@ -42,8 +43,9 @@ class Tensor {
   static Tensor uninitialized(Shape shape) {
     return uninitialized(dtype_of<T>, std::move(shape));
   }
-  // The same for what is packed once and read for long (tensor/weight_memory.h).
-  static Tensor for_weights(DType dtype, Shape shape);
+  // The same for what is packed once and read for long, on the node of `home`
+  // (tensor/weight_memory.h).
+  static Tensor for_weights(DType dtype, Shape shape, Index home = kNoHome);
 
   // Elements that lie elsewhere, in a mapped file say, which outlives the tensor. Only to be read.
   static Tensor borrowed(DType dtype, Shape shape, const void* memory);
@@ -114,7 +116,7 @@ class Tensor {
   }
 
  private:
-  static Tensor uninitialized(DType dtype, Shape shape, Memory memory);
+  static Tensor uninitialized(DType dtype, Shape shape, Memory memory, Index home);
   template <class T, int Rank>
   void check() const {
     if (dtype_ != dtype_of<T> || rank() != Rank) wrong_view(dtype_of<T>, Rank);

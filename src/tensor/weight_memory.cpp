@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kAlign = 64;
 // Addresses, not memory: only what is written becomes real.
 constexpr std::size_t kNeighbourhood = std::size_t{64} << 20;
-constexpr std::size_t kLargest = kNeighbourhood / 2;  // larger ones have huge pages of their own
+constexpr std::size_t kLargest = kNeighbourhood / 2;  // larger ones have pages of their own
 
 // Sanitizers should see every allocation and every free.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -26,9 +26,6 @@ constexpr bool kTogether = true;
 constexpr std::size_t round_up(std::size_t bytes) {
   return (std::max<std::size_t>(bytes, 1) + kAlign - 1) / kAlign * kAlign;
 }
-constexpr bool stands_alone(std::size_t bytes) {
-  return !kTogether || bytes > kLargest;
-}
 
 // Filled from its beginning. What is freed in the middle is used again when all the rest is free:
 // weights are made together and dropped together.
@@ -39,34 +36,52 @@ struct Neighbourhood {
 
 class Neighbourhoods {
  public:
-  void* take(std::size_t size) {
+  void* take(std::size_t size, Index home) {
     std::lock_guard lock(mutex_);
-    if (!current_ || kNeighbourhood - current_->end < size) {
-      ReservedMemory memory(kNeighbourhood, "weights");
-      std::byte* const begin = memory.data();
-      current_ = &all_.emplace(begin, Neighbourhood{std::move(memory)}).first->second;
-    }
-    void* const block = current_->memory.data() + current_->end;
-    current_->end += size;
-    ++current_->blocks;
-    return block;
+    if (size > kLargest) return block_of(open(size, home), size);
+    Neighbourhood*& current = current_[home];
+    if (!current || current->memory.bytes() - current->end < size)
+      current = &open(kNeighbourhood, home);
+    return block_of(*current, size);
   }
 
-  void give_back(void* block, std::size_t size) noexcept {
+  // False when the block is in none of them.
+  bool give_back(void* block, std::size_t size) noexcept {
     std::lock_guard lock(mutex_);
-    const auto found = std::prev(all_.upper_bound(static_cast<std::byte*>(block)));
+    const auto after = all_.upper_bound(static_cast<std::byte*>(block));
+    if (after == all_.begin()) return false;
+    const auto found = std::prev(after);
     Neighbourhood& around = found->second;
-    if (around.memory.data() + around.end == static_cast<std::byte*>(block) + size)
-      around.end -= size;
-    if (--around.blocks > 0) return;
+    if (static_cast<std::byte*>(block) >= found->first + around.memory.bytes()) return false;
+    if (found->first + around.end == static_cast<std::byte*>(block) + size) around.end -= size;
+    if (--around.blocks > 0) return true;
     around.end = 0;
-    if (&around != current_) all_.erase(found);
+    if (!is_current(around)) all_.erase(found);
+    return true;
   }
 
  private:
+  Neighbourhood& open(std::size_t bytes, Index home) {
+    ReservedMemory memory(bytes, "weights");
+    // Refused, it is still the home's: threads of that home pack most of what goes there.
+    if (home != kNoHome) topology().place_memory(memory.data(), memory.bytes(), home);
+    std::byte* const begin = memory.data();
+    return all_.emplace(begin, Neighbourhood{std::move(memory)}).first->second;
+  }
+  static void* block_of(Neighbourhood& around, std::size_t size) {
+    void* const block = around.memory.data() + around.end;
+    around.end += size;
+    ++around.blocks;
+    return block;
+  }
+  bool is_current(const Neighbourhood& n) const {
+    return std::any_of(current_.begin(), current_.end(),
+                       [&](const auto& of_home) { return of_home.second == &n; });
+  }
+
   std::mutex mutex_;
   std::map<std::byte*, Neighbourhood, std::less<>> all_;  // by their beginnings
-  Neighbourhood* current_ = nullptr;                      // the one that is being filled
+  std::map<Index, Neighbourhood*> current_;               // of each home the one being filled
 };
 
 // Never destroyed: weights in static objects may be freed after it would be.
@@ -77,14 +92,15 @@ Neighbourhoods& neighbourhoods() {
 
 }  // namespace
 
-void* allocate_weights(std::size_t bytes) {
-  if (stands_alone(bytes)) return allocate_block(bytes);
-  return neighbourhoods().take(round_up(bytes));
+void* allocate_weights(std::size_t bytes, Index home) {
+  // Kept blocks may lie on any node, so a home's large ones are fresh memory.
+  if (!kTogether || (bytes > kLargest && home == kNoHome)) return allocate_block(bytes);
+  return neighbourhoods().take(round_up(bytes), home);
 }
 
 void free_weights(void* block, std::size_t bytes) noexcept {
-  if (stands_alone(bytes)) return free_block(block, bytes);
-  if (block) neighbourhoods().give_back(block, round_up(bytes));
+  if (!kTogether || !block || !neighbourhoods().give_back(block, round_up(bytes)))
+    free_block(block, bytes);
 }
 
 }  // namespace minke

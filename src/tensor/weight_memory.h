@@ -5,13 +5,22 @@
 // processor's own prefetching ends with the page. Most matrices of experts are smaller than what
 // allocate_block puts on huge pages, and rounding each up to whole ones would cost a third of
 // their memory.
+//
+// Each home of threads (base/threads.h) has neighbourhoods of its own, on its NUMA node. So homes
+// need not be whole pages: a matrix of a few MiB can lie in parts on all nodes, and every page
+// holds weights of one node alone.
 #pragma once
 #include <cstddef>
 
+#include "base/threads.h"
+
 namespace minke {
 
-// At least `bytes` bytes, aligned to 64. IoError when the system has no memory.
-void* allocate_weights(std::size_t bytes);
+constexpr Index kNoHome = -1;  // on the node of the thread that writes first
+
+// At least `bytes` bytes, aligned to 64, on the node of `home` (where the system lets the process
+// choose; else as kNoHome). IoError when the system has no memory.
+void* allocate_weights(std::size_t bytes, Index home = kNoHome);
 // `bytes` as asked for. A neighbourhood goes back to the system when all its blocks are free.
 void free_weights(void* block, std::size_t bytes) noexcept;
 

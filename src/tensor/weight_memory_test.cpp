@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <vector>
 
+#include "base/test_topology.h"
 #include "base/threads.h"
 
 namespace minke {
@@ -42,6 +44,33 @@ TEST(WeightMemory, WhatWasTakenLastIsGivenAgain) {
   EXPECT_EQ(allocate_weights(300), first);
   free_weights(first, 300);
   free_weights(stays, 1000);
+}
+
+// Pages are where memory is shared out: none may hold weights of two homes.
+TEST(WeightMemory, HomesShareNoPage) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "with a sanitizer every block is the allocator's own";
+#endif
+  const TwoNodes two_nodes;
+  constexpr std::size_t kPage = 4096;
+  std::map<std::uintptr_t, Index> home_of_page;
+  std::vector<Block> blocks;
+  for (const std::size_t bytes : {100, 5000, 40 << 20, 64, 1 << 20, 33 << 20, 70})
+    for (const Index home : {kNoHome, Index{0}, Index{1}}) {
+      auto* const at = static_cast<unsigned char*>(allocate_weights(bytes, home));
+      blocks.push_back({bytes, at});
+      at[0] = at[bytes - 1] = 1;
+      if (home == kNoHome && bytes > (32 << 20)) continue;  // a block like any other
+      const auto first = reinterpret_cast<std::uintptr_t>(at);
+      for (std::uintptr_t page = first / kPage; page <= (first + bytes - 1) / kPage; ++page) {
+        const auto [known, is_new] = home_of_page.emplace(page, home);
+        ASSERT_EQ(known->second, home);
+      }
+    }
+  for (const Block& b : blocks) free_weights(b.at, b.bytes);
+  void* const again = allocate_weights(64, 1);
+  EXPECT_EQ(again, blocks[2].at) << "a home's emptied neighbourhood is filled again";
+  free_weights(again, 64);
 }
 
 TEST(WeightMemory, ThreadsTakeAndReturnAtTheSameTime) {
