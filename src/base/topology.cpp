@@ -110,7 +110,7 @@ bool Topology::place_memory(void* memory, std::size_t bytes, Index node) const {
   if (!is_this_machine(handle_.get())) return false;
   const Bitmap where = bitmap_of({nodes_[static_cast<std::size_t>(node)].number});
   return hwloc_set_area_membind(handle_.get(), memory, bytes, where.get(), HWLOC_MEMBIND_BIND,
-                                HWLOC_MEMBIND_BYNODESET) == 0;
+                                HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) == 0;
 }
 
 Index Topology::node_of_this_thread() const {

@@ -39,9 +39,9 @@ class Topology {
   // Keeps the calling thread, and threads that it starts, on the node's CPUs. False, and nothing
   // done, where the system refuses or this is another machine.
   bool bind_this_thread(Index node) const;
-  // Pages of [memory, memory + bytes) that become real from now on do so on the node while it has
-  // memory left, whoever writes them. `memory` is aligned to a page. False as above; a container
-  // often forbids it. Then the node of the thread that writes first has them.
+  // Pages of [memory, memory + bytes) become real on the node while it has memory left, whoever
+  // writes them; those that are real already move. `memory` is aligned to a page. False as above,
+  // or where a container forbids it: then the node of the thread that writes first has them.
   bool place_memory(void* memory, std::size_t bytes, Index node) const;
   // Of the CPU that the calling thread runs on; 0 on another machine.
   Index node_of_this_thread() const;

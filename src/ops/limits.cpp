@@ -170,8 +170,19 @@ std::string_view bf16_limit_name() {
   return bf16_loop().name;
 }
 
+// Shared out over the homes of threads as weights are.
 MemoryLimit::MemoryLimit(Index bytes) : memory_(Tensor::uninitialized(DType::U8, {bytes})) {
-  std::memset(memory_.raw(), 1, memory_.bytes());
+  constexpr Index kPage = 4096;
+  auto* p = static_cast<char*>(memory_.raw());
+  const EvenParts pages{bytes / kPage, n_homes()};
+  if (pages.parts > 1 && reinterpret_cast<std::uintptr_t>(p) % kPage == 0)
+    for (Index home = 0; home < pages.parts; ++home)
+      topology().place_memory(
+          p + pages.begin(home) * kPage,
+          static_cast<std::size_t>((pages.end(home) - pages.begin(home)) * kPage), home);
+  parallel_for_at_home(n_threads(), [&, part = EvenParts{bytes, n_threads()}](Index t) {
+    std::memset(p + part.begin(t), 1, static_cast<std::size_t>(part.end(t) - part.begin(t)));
+  });
 }
 
 // Whole cache lines of one of `n` equal parts.
@@ -186,7 +197,7 @@ double MemoryLimit::read(int streams) const {
                       : streams == 2 ? read_streams<2>
                                      : read_streams<4>;
   MINKE_ASSERT(streams == 1 || streams == 2 || streams == 4);
-  parallel_for(n_threads(), [&](Index t) { reader(p + t * streams * part, part); });
+  parallel_for_at_home(n_threads(), [&](Index t) { reader(p + t * streams * part, part); });
   return static_cast<double>(part * streams * n_threads());
 }
 
@@ -203,7 +214,7 @@ double MemoryLimit::read_bytes_per_s() const {
 double MemoryLimit::copy() {
   auto* p = static_cast<char*>(memory_.raw());
   const Index half = part(2 * n_threads());
-  parallel_for(n_threads(), [&](Index t) {
+  parallel_for_at_home(n_threads(), [&](Index t) {
     char* from = p + 2 * t * half;
     std::memcpy(from + half, from, static_cast<std::size_t>(half));
   });
@@ -213,7 +224,7 @@ double MemoryLimit::copy() {
 double MemoryLimit::update() {
   auto* p = static_cast<char*>(memory_.raw());
   const Index part = this->part(n_threads());
-  parallel_for(n_threads(), [&](Index t) { minke::update(p + t * part, part); });
+  parallel_for_at_home(n_threads(), [&](Index t) { minke::update(p + t * part, part); });
   return static_cast<double>(2 * part * n_threads());
 }
 
