@@ -146,14 +146,23 @@ void with_the_pool_taken(F f) {
   });
 }
 
-struct DecodeAllocations : TestDirectory, ::testing::WithParamInterface<int> {
+struct Threads {
+  int n;
+  const char* machine;  // hwloc's description
+};
+
+struct DecodeAllocations : TestDirectory, ::testing::WithParamInterface<Threads> {
   void SetUp() override {
     if (!MINKE_COUNTS_ALLOCATIONS)
       GTEST_SKIP() << "allocations are counted in the GNU C library without a sanitizer (which "
                       "keeps no freed blocks and has allocation functions of its own)";
-    set_threads(GetParam());
+    set_threads(GetParam().n);
+    set_topology(Topology::synthetic(GetParam().machine));
   }
-  void TearDown() override { set_threads(available_cores()); }
+  void TearDown() override {
+    set_topology(Topology::of_machine());
+    set_threads(available_cores());
+  }
 
   Model model_of(const WeightsAndCompute& form) {
     const ModelConfig c = decode_config();
@@ -263,7 +272,9 @@ TEST_P(DecodeAllocations, NoneInAStepOfTheBatchEngine) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, DecodeAllocations, ::testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(Threads, DecodeAllocations,
+                         ::testing::Values(Threads{1, "numa:1 pu:2"}, Threads{2, "numa:1 pu:2"},
+                                           Threads{2, "numa:2 pu:1"}));
 
 }  // namespace
 }  // namespace minke

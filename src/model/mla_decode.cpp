@@ -33,7 +33,7 @@ std::span<const Segment> alike(std::span<const Segment> segments) {
 }
 
 // q [t, H (N+R)] rotated, rows [t, C+R] for the caches; t of all segments -> out [t, H V]. The
-// heads' own matrices are read once for all segments.
+// heads' own matrices are read once for all segments, by threads of their homes.
 void absorbed(const Model& model, const MlaWeights& w, Index layer,
               std::span<const Segment> segments, View2<const float> rows, View2<const float> q,
               View2<float> out) {
@@ -41,7 +41,7 @@ void absorbed(const Model& model, const MlaWeights& w, Index layer,
   const Index t = q.extent(0), H = c.num_attention_heads, N = c.qk_nope_head_dim;
   const Index R = c.qk_rope_head_dim, C = c.kv_lora_rank, V = c.v_head_dim, row = c.cache_row();
   Tensor q_lat = Tensor::uninitialized({t, H * row});
-  parallel_for(H, [&](Index h) {
+  parallel_for_at_home(H, [&](Index h) {
     const View2<const float> head = q.columns(h * (N + R), N + R);
     const View2<float> to = q_lat.v2().columns(h * row, row);
     linear(head.columns(0, N), w.kv_b_proj.head_keys[static_cast<std::size_t>(h)],
@@ -57,7 +57,7 @@ void absorbed(const Model& model, const MlaWeights& w, Index layer,
                 n_rows - s.n_tokens, model.softmax_scale, out_lat.v2().rows(begin, s.n_tokens));
     begin += s.n_tokens;
   }
-  parallel_for(H, [&](Index h) {
+  parallel_for_at_home(H, [&](Index h) {
     linear(out_lat.v2().columns(h * C, C), w.kv_b_proj.head_values[static_cast<std::size_t>(h)],
            out.columns(h * V, V));
   });

@@ -91,7 +91,7 @@ TEST_F(PackedCheckpoint, WeightsLieInTheFiles) {
   const std::size_t before = live_tensor_bytes();
   const Model mapped = load_model(dir / "packed", {.compute = Compute::Bf16});
   EXPECT_EQ(live_tensor_bytes(), before);
-  const auto at = reinterpret_cast<std::uintptr_t>(mapped.weights.lm_head.forward.panels());
+  const auto at = reinterpret_cast<std::uintptr_t>(mapped.weights.lm_head.forward.panel(0));
   EXPECT_EQ(at % PackedWeights::kAlign, 0u);
 }
 

@@ -229,12 +229,17 @@ template void set_position_constants(ModelOf<float>&);
 template void set_position_constants(ModelOf<double>&);
 
 void pack_absorbed(const ModelConfig& c, View2<const float> kv_b_proj, WeightForm form, Weight& w) {
-  const Index N = c.qk_nope_head_dim, V = c.v_head_dim;
-  for (Index h = 0; h < c.num_attention_heads; ++h) {
+  const Index H = c.num_attention_heads, N = c.qk_nope_head_dim, V = c.v_head_dim;
+  w.head_keys.resize(static_cast<std::size_t>(H));
+  w.head_values.resize(static_cast<std::size_t>(H));
+  const EvenParts homes{H, n_homes()};  // of heads, as in model/mla_decode.cpp
+  parallel_for_at_home(H, [&](Index h) {
     const View2<const float> head = kv_b_proj.rows(h * (N + V), N + V);
-    w.head_keys.push_back(PackedWeights::pack_transposed(head.rows(0, N), form));
-    w.head_values.push_back(PackedWeights::pack(head.rows(N, V), form));
-  }
+    const auto place = static_cast<std::size_t>(h);
+    const Index home = homes.part_of(h);
+    w.head_keys[place] = PackedWeights::pack_transposed(head.rows(0, N), form, home);
+    w.head_values[place] = PackedWeights::pack(head.rows(N, V), form, home);
+  });
 }
 
 }  // namespace minke

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "ops/gemm_tiles.h"
+#include "ops/panel_homes.h"
 #include "ops/quantize.h"
 
 namespace minke::gemm {
@@ -80,25 +81,16 @@ struct Task {
   Index row, rows, column, columns;
 };
 
-struct Panels {
-  const char* first;
-  Index bytes;  // of one panel
-};
 Index bytes_of_k(WeightForm form) {  // in one panel
   return kPanel * (form == WeightForm::F32 ? 4 : form == WeightForm::Bf16 ? 2 : 1);
-}
-Panels panels_of(const PackedWeights& w) {
-  return {static_cast<const char*>(w.panels()), w.padded_k() * bytes_of_k(w.form())};
 }
 
 // Panels of codes from `column` on, [k, k + deep) of them, as BF16 of deep * kPanel each.
 const std::uint16_t* widened(const PackedWeights& w, Index column, Index columns, Index k,
                              Index deep, bool scaled) {
   std::uint16_t* to = w_scratch.get<std::uint16_t>(kGroup * kPanel * deep);
-  const Panels panels = panels_of(w);
   for (Index c = 0; c < columns; c += kPanel) {
-    const auto* codes =
-        reinterpret_cast<const std::uint8_t*>(panels.first) + (column + c) / kPanel * panels.bytes;
+    const auto* codes = static_cast<const std::uint8_t*>(w.panel((column + c) / kPanel));
     for (Index i = 0; i < deep; i += kScale) {
       const float scale = scaled ? w.scales()((column + c) / kScale, (k + i) / kScale) : 1.0f;
       kernels().widen(codes + (k + i) * kPanel, std::min(kScale, deep - i), scale,
@@ -111,10 +103,8 @@ const std::uint16_t* widened(const PackedWeights& w, Index column, Index columns
 // One stretch of K of a group of panels, x already laid out.
 void multiply_group(const PackedWeights& w, Index column, Index k, Block block, bool scaled) {
   const Kernels& kernel = kernels();
-  const Panels panels = panels_of(w);
-  const char* first = panels.first + column / kPanel * panels.bytes + k * bytes_of_k(w.form());
-  block.w = first;
-  block.panel_bytes = panels.bytes;
+  block.w = static_cast<const char*>(w.panel(column / kPanel)) + k * bytes_of_k(w.form());
+  block.panel_bytes = w.panel_bytes();
   if (w.form() == WeightForm::F32) return kernel.multiply_f32(block);
   if (w.form() == WeightForm::Bf16) return kernel.multiply_bf16(block);
   if (block.rows <= kernel.e4m3_rows) {
@@ -206,6 +196,21 @@ void run_fp8(const Task& t, Write write) {
   }
 }
 
+// The tasks of a product on some of the panels. Rows and groups of panels are shared out evenly;
+// laying x out again for every range of columns is kept below a few percent.
+void add_tasks(const Product& p, const Fp8View& codes, const PanelRange& panels, Index pieces,
+               BlockVector<Task>& to) {
+  const Index T = p.y.extent(0), end = std::min(p.w->n(), panels.last * kPanel);
+  if (T == 0 || panels.first == panels.last) return;
+  const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(panels.last - panels.first, kGroup);
+  const Index ranges = std::clamp<Index>(pieces, 1, ceil_div(groups, least));
+  const Index columns = ceil_div(groups, ranges) * kGroup * kPanel;
+  const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
+  for (Index row = 0; row < T; row += rows)
+    for (Index c = panels.first * kPanel; c < end; c += columns)
+      to.push_back({&p, codes, row, std::min(rows, T - row), c, std::min(columns, end - c)});
+}
+
 }  // namespace
 
 // The tile unit has to show on a small product that it does what the vectors do.
@@ -241,33 +246,26 @@ void multiply(std::span<const Product> products, Write write, Arithmetic arithme
     row_blocks += ceil_div(T, kRows);
     work += static_cast<double>(std::max<Index>(T, 16)) * p.w->n() * p.w->k();
   }
-  const Index pieces = ceil_div(4 * n_threads(), std::max<Index>(1, row_blocks));
+  const Index pieces = ceil_div(4 * n_threads(), n_homes() * std::max<Index>(1, row_blocks));
   BlockVector<Fp8Rows> made;
+  BlockVector<Fp8View> codes;
   made.reserve(products.size());
-  BlockVector<Task> tasks;
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    const PackedWeights* w = products[i].w;
-    const Index T = products[i].y.extent(0);
-    if (T == 0) continue;
-    Fp8View codes = products[i].x_codes;
-    if (arithmetic == Arithmetic::Fp8 && codes.codes.empty())
-      codes = made.emplace_back(quantized(products[i].x)).view();
-    // Rows and groups of panels are shared out evenly; laying x out again for every range of
-    // columns is kept below a few percent.
-    const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(w->n(), kGroup * kPanel);
-    const Index ranges = std::clamp<Index>(pieces, 1, ceil_div(groups, least));
-    const Index columns = ceil_div(groups, ranges) * kGroup * kPanel;
-    const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
-    for (Index row = 0; row < T; row += rows)
-      for (Index c = 0; c < w->n(); c += columns)
-        tasks.push_back(
-            {&products[i], codes, row, std::min(rows, T - row), c, std::min(columns, w->n() - c)});
+  codes.reserve(products.size());
+  for (const Product& p : products) {
+    const bool here = arithmetic == Arithmetic::Fp8 && p.x_codes.codes.empty() && p.y.extent(0) > 0;
+    codes.push_back(here ? made.emplace_back(quantized(p.x)).view() : p.x_codes);
   }
-  run_tasks(static_cast<Index>(tasks.size()), work, [&](Index i) {
+  HomedTasks<Task> tasks;
+  for (Index home = 0; home < n_homes(); ++home) {
+    for (std::size_t i = 0; i < products.size(); ++i)
+      add_tasks(products[i], codes[i], panels_at(products[i].w->n(), home), pieces, tasks.tasks);
+    tasks.end_home();
+  }
+  tasks.run(work >= kWorthThreads, [&](const Task& task) {
     if (arithmetic == Arithmetic::Fp8)
-      run_fp8(tasks[i], write);
+      run_fp8(task, write);
     else
-      run(tasks[i], write);
+      run(task, write);
   });
 }
 

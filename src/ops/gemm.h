@@ -14,9 +14,9 @@
 namespace minke::gemm {
 
 constexpr Index kPanel = PackedWeights::kPanel;
-constexpr Index kGroup = 4;    // panels of one block
-constexpr Index kStep = 32;    // K is padded with zeros to a multiple of this
-constexpr Index kScale = 128;  // K under one FP8 scale
+constexpr Index kGroup = PackedWeights::kTogether;  // panels of one block
+constexpr Index kStep = 32;                         // K is padded with zeros to a multiple of this
+constexpr Index kScale = 128;                       // K under one FP8 scale
 
 // What a product reads instead of x. Every lane has 32 bits.
 enum class Lanes {

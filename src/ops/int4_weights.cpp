@@ -7,6 +7,7 @@
 
 #include "base/threads.h"
 #include "ops/int4_kernels.h"
+#include "ops/panel_homes.h"
 #include "tensor/int4_groups.h"
 
 namespace minke {
@@ -38,18 +39,10 @@ PackedWeights PackedWeights::pack_int4(View2<const std::int32_t> packed, View2<c
                     packed.extent(0), packed.extent(1), scales.extent(0), scales.extent(1), n, k,
                     group, n, (k + kInt4PerWord - 1) / kInt4PerWord, n, groups));
   const int4::PanelLayout layout{groups, group};
-  const Index panels = (n + kPanel - 1) / kPanel;
-  PackedWeights w;
-  w.n_ = n;
-  w.k_ = k;
-  w.padded_k_ = groups * group;
-  w.group_ = group;
-  w.form_ = WeightForm::Int4;
-  w.data_ = Tensor::for_weights(DType::U8, {panels * layout.bytes()});
-  auto* data = static_cast<std::uint8_t*>(w.data_.raw());
-  parallel_ranges(panels, kPanelsOfTask, [&](Index first, Index last) {
+  PackedWeights w({n, k, WeightForm::Int4, group}, kAllHomes);
+  for_panels_at_home(n, kPanelsOfTask, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {
-      std::uint8_t* to = data + p * layout.bytes();
+      auto* to = static_cast<std::uint8_t*>(w.panel(p));
       for (Index step = 0; step < w.padded_k_ / kStep; ++step)
         for (Index i = 0; i < 64; ++i) {
           const Index row = p * kPanel + i / 4, column = step * kStep + i % 4;
@@ -120,12 +113,26 @@ void run(const Task& t, Write write) {
   const PackedWeights* w = t.product->w;
   const View2<float> y = t.product->y;
   const PanelLayout layout = layout_of(*w);
-  const auto* panels = static_cast<const std::uint8_t*>(w->panels());
   constexpr Index kColumns = kPanelsAtOnce * kPanel;
   for (Index c = t.column; c < t.column + t.columns; c += kColumns)
-    kernels().multiply({t.x->from(t.row), t.rows, panels + c / kPanel * layout.bytes(), layout,
+    kernels().multiply({t.x->from(t.row), t.rows,
+                        static_cast<const std::uint8_t*>(w->panel(c / kPanel)), layout,
                         std::min(kColumns, t.column + t.columns - c),
                         y.data() + t.row * y.stride(0) + c, y.stride(0), write == Write::Add});
+}
+
+// The tasks of a product on some of the panels, those cut into about `ranges`.
+void add_tasks(const gemm::Product& product, const Quantized& x, const PanelRange& panels,
+               Index ranges, BlockVector<Task>& to) {
+  const Index T = product.x.extent(0), end = std::min(product.w->n(), panels.last * kPanel);
+  const Index blocks = (panels.last - panels.first + kPanelsAtOnce - 1) / kPanelsAtOnce;
+  if (blocks == 0) return;
+  const Index columns =
+      (blocks + std::min(ranges, blocks) - 1) / std::min(ranges, blocks) * kPanelsAtOnce * kPanel;
+  for (Index row = 0; row < T; row += kRowsOfTask)
+    for (Index c = panels.first * kPanel; c < end; c += columns)
+      to.push_back(
+          {&product, &x, row, std::min(kRowsOfTask, T - row), c, std::min(columns, end - c)});
 }
 
 }  // namespace
@@ -133,34 +140,25 @@ void run(const Task& t, Write write) {
 void multiply(std::span<const gemm::Product> products, Write write) {
   BlockVector<Quantized> quantized;
   quantized.reserve(products.size());
-  BlockVector<Task> tasks;
   double work = 0;
   Index row_blocks = 0;
   for (const gemm::Product& product : products) {
     const Index rows = product.x.extent(0);
     row_blocks += (rows + kRowsOfTask - 1) / kRowsOfTask;
     work += static_cast<double>(std::max<Index>(rows, 8)) * product.w->n() * product.w->k();
+    quantized.emplace_back(product.x, layout_of(*product.w));
   }
   // About four pieces a thread.
-  const Index ranges = (4 * n_threads() + row_blocks - 1) / std::max<Index>(1, row_blocks);
-  constexpr Index kColumns = kPanelsAtOnce * kPanel;
-  for (const gemm::Product& product : products) {
-    const Index T = product.x.extent(0), N = product.w->n();
-    if (T == 0) continue;
-    quantized.emplace_back(product.x, layout_of(*product.w));
-    const Index blocks = (N + kColumns - 1) / kColumns;
-    const Index columns =
-        (blocks + std::min(ranges, blocks) - 1) / std::min(ranges, blocks) * kColumns;
-    for (Index row = 0; row < T; row += kRowsOfTask)
-      for (Index c = 0; c < N; c += columns)
-        tasks.push_back({&product, &quantized.back(), row, std::min(kRowsOfTask, T - row), c,
-                         std::min(columns, N - c)});
+  const Index pieces = n_homes() * std::max<Index>(1, row_blocks);
+  const Index ranges = (4 * n_threads() + pieces - 1) / pieces;
+  HomedTasks<Task> tasks;
+  for (Index home = 0; home < n_homes(); ++home) {
+    for (std::size_t i = 0; i < products.size(); ++i)
+      add_tasks(products[i], quantized[i], panels_at(products[i].w->n(), home), ranges,
+                tasks.tasks);
+    tasks.end_home();
   }
-  const auto task = [&](Index i) { run(tasks[static_cast<std::size_t>(i)], write); };
-  if (work < kWorthThreads)
-    for (Index i = 0; i < static_cast<Index>(tasks.size()); ++i) task(i);
-  else
-    parallel_for(static_cast<Index>(tasks.size()), task);
+  tasks.run(work >= kWorthThreads, [&](const Task& task) { run(task, write); });
 }
 
 }  // namespace int4

@@ -13,8 +13,10 @@
 // or on the number of threads.
 #pragma once
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "base/threads.h"
 #include "ops/fp8_tiles.h"
 #include "tensor/tensor.h"
 
@@ -32,15 +34,20 @@ struct PackedShape {
 };
 
 // W [n, k] in packed order (zero padded to whole panels). The order is the same for every
-// instruction set.
+// instruction set. Where threads have several homes (base/threads.h), the memory is shared out over
+// their nodes in contiguous parts of the outputs, and products are done by the threads that have
+// the weights near; or all of it is at one home.
 class PackedWeights {
  public:
+  static constexpr Index kAllHomes = -1;
+
   PackedWeights() = default;
   // w [N, K]. Forms F32 and Bf16.
-  static PackedWeights pack(View2<const float> w, WeightForm form);
+  static PackedWeights pack(View2<const float> w, WeightForm form, Index home = kAllHomes);
   static PackedWeights pack(View2<const BF16> w);  // form Bf16
   // w [K', N'] is packed as its transpose: n() = w.extent(1), k() = w.extent(0).
-  static PackedWeights pack_transposed(View2<const float> w, WeightForm form);
+  static PackedWeights pack_transposed(View2<const float> w, WeightForm form,
+                                       Index home = kAllHomes);
   // codes [N, K], scales [ceil(N/128), ceil(K/128)]. Form E4m3.
   static PackedWeights pack(View2<const E4M3> codes, View2<const float> scales);
   // packed I32 [N, ceil(K / 8)], scales [N, ceil(K / group)] as in tensor/int4_groups.h. Form Int4.
@@ -55,6 +62,7 @@ class PackedWeights {
   PackedShape shape() const { return {n_, k_, form_, group_}; }
   void store(std::span<std::byte> to) const;
   // What store() wrote, used where it lies: `from` is aligned to kAlign and outlives the weights.
+  // Pages of a file are on the node of whoever read them first, so nothing is promised of homes.
   static PackedWeights stored(const PackedShape& shape, std::span<const std::byte> from);
 
   // Packs again into the memory that is there (after an optimiser step). Same extents and form.
@@ -71,18 +79,33 @@ class PackedWeights {
   // [panel][k][kPanel]; Bf16: [panel][k / 2][kPanel][2]; E4m3: [panel][k / 4][64], see ops/gemm.h;
   // Int4: see ops/int4_kernels.h, k padded to whole groups.
   static constexpr Index kPanel = 16;
-  const void* panels() const { return data_.raw(); }
+  // So many panels, from a multiple of it on, are at one home and lie one behind the other.
+  static constexpr Index kTogether = 4;
+  // Groups of kTogether panels of n outputs over `homes`.
+  static EvenParts parts(Index n, Index homes) {
+    return {(n + kTogether * kPanel - 1) / (kTogether * kPanel), homes};
+  }
+  const void* panel(Index p) const {
+    const Index part = parts_.size() == 1 ? 0 : homes_.part_of(p / kTogether);
+    return static_cast<const char*>(parts_[static_cast<std::size_t>(part)].raw()) +
+           (p - homes_.begin(part) * kTogether) * panel_bytes_;
+  }
+  void* panel(Index p) { return const_cast<void*>(std::as_const(*this).panel(p)); }
+  Index panel_bytes() const { return panel_bytes_; }
   Index padded_k() const { return padded_k_; }
   View2<const float> scales() const { return scales_.v2(); }
   Index group() const { return group_; }  // numbers under one scale; form Int4
 
  private:
-  PackedWeights(Index n, Index k, WeightForm form);
-  static std::size_t panel_bytes(const PackedShape& shape);
+  explicit PackedWeights(const PackedShape& shape);
+  PackedWeights(const PackedShape& shape, Index home);  // with memory of its own
 
   Index n_ = 0, k_ = 0, padded_k_ = 0, group_ = 0;
   WeightForm form_ = WeightForm::F32;
-  Tensor data_, scales_;
+  Index panel_bytes_ = 0;
+  EvenParts homes_{0, 1};      // of groups of panels
+  std::vector<Tensor> parts_;  // the panels of each
+  Tensor scales_;
 };
 
 // x [T, K] -> y [T, N], overwritten or added to. Rows may be strided; x and y may not overlap.

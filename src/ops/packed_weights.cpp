@@ -1,4 +1,4 @@
-// Weights into panels of 16 outputs, in parallel over groups of panels.
+// Weights into panels of 16 outputs, in parallel over groups of panels, by threads near the memory.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include "base/threads.h"
 #include "ops/gemm.h"
 #include "ops/int4_kernels.h"
+#include "ops/panel_homes.h"
 #include "tensor/fp8_blocks.h"
 
 namespace minke {
@@ -22,51 +23,53 @@ Index round_up(Index n, Index step) {
   return (n + step - 1) / step * step;
 }
 
-DType dtype_for(WeightForm form) {
-  return form == WeightForm::F32    ? DType::F32
-         : form == WeightForm::Bf16 ? DType::BF16
-                                    : DType::F8_E4M3;
+Index panels_of(Index n) {
+  return (n + kPanel - 1) / kPanel;
+}
+
+Index bytes_of_panel(const PackedShape& s) {
+  if (s.form == WeightForm::Int4)
+    return int4::PanelLayout{block_count(s.k, s.group), s.group}.bytes();
+  const Index of_element = s.form == WeightForm::F32 ? 4 : s.form == WeightForm::Bf16 ? 2 : 1;
+  return kPanel * round_up(s.k, gemm::kStep) * of_element;
 }
 
 // body(first, last) over the panels of [n, k].
 void for_panels(Index n, Index k, FunctionRef<void(Index, Index)> body) {
-  const Index panels = (n + kPanel - 1) / kPanel;
   if (n * k < kWorthThreads)
-    body(0, panels);
+    body(0, panels_of(n));
   else
-    parallel_ranges(panels, kPanelsOfTask, body);
+    for_panels_at_home(n, kPanelsOfTask, body);
 }
 
-struct Target {
-  Index n, k, padded_k;
-  WeightForm form;
-  char* data;
+// Where a panel goes, from first_k on.
+void* panel_at(PackedWeights& to, Index p, Index first_k) {
+  const Index bytes = to.form() == WeightForm::F32 ? 4 : 2;
+  return static_cast<char*>(to.panel(p)) + first_k * kPanel * bytes;
+}
 
-  gemm::Lanes lanes() const {
-    return form == WeightForm::F32 ? gemm::Lanes::F32 : gemm::Lanes::Pairs;
-  }
-  char* panel(Index p, Index first_k) const {
-    return data + (p * padded_k + first_k) * kPanel * (form == WeightForm::F32 ? 4 : 2);
-  }
-};
+int lanes_of(const PackedWeights& to) {
+  return static_cast<int>(to.form() == WeightForm::F32 ? gemm::Lanes::F32 : gemm::Lanes::Pairs);
+}
 
-void fill(const Target& to, View2<const float> w) {
-  const auto lay_out = gemm::kernels().panel[static_cast<int>(to.lanes())];
-  for_panels(to.n, to.k, [&](Index first, Index last) {
+void fill(PackedWeights& to, View2<const float> w) {
+  const auto lay_out = gemm::kernels().panel[lanes_of(to)];
+  for_panels(to.n(), to.k(), [&](Index first, Index last) {
     for (Index p = first; p < last; ++p)
       lay_out({w.data() + p * kPanel * w.stride(0), w.stride(0),
-               std::min(kPanel, to.n - p * kPanel), to.k, to.padded_k, to.panel(p, 0), 0, true});
+               std::min(kPanel, to.n() - p * kPanel), to.k(), to.padded_k(), panel_at(to, p, 0), 0,
+               true});
   });
 }
 
-void fill_transposed(const Target& to, View2<const float> w) {
-  const auto lay_out = gemm::kernels().panel_transposed[static_cast<int>(to.lanes())];
-  for_panels(to.n, to.k, [&](Index first, Index last) {
-    for (Index k = 0; k < to.padded_k; k += kTransposedDeep)
+void fill_transposed(PackedWeights& to, View2<const float> w) {
+  const auto lay_out = gemm::kernels().panel_transposed[lanes_of(to)];
+  for_panels(to.n(), to.k(), [&](Index first, Index last) {
+    for (Index k = 0; k < to.padded_k(); k += kTransposedDeep)
       for (Index p = first; p < last; ++p)
         lay_out({w.data() + k * w.stride(0) + p * kPanel, w.stride(0),
-                 std::min(kPanel, to.n - p * kPanel), std::min(kTransposedDeep, to.k - k),
-                 std::min(kTransposedDeep, to.padded_k - k), to.panel(p, k), 0, true});
+                 std::min(kPanel, to.n() - p * kPanel), std::min(kTransposedDeep, to.k() - k),
+                 std::min(kTransposedDeep, to.padded_k() - k), panel_at(to, p, k), 0, true});
   });
 }
 
@@ -94,24 +97,32 @@ void check_again(const PackedWeights& packed, Index n, Index k) {
 
 }  // namespace
 
-PackedWeights::PackedWeights(Index n, Index k, WeightForm form)
-    : n_(n), k_(k), padded_k_(round_up(k, gemm::kStep)), form_(form) {
-  if (n <= 0 || k <= 0)
-    throw ShapeError(fmt::format("weights [{}, {}] have no elements to be packed", n, k));
-  data_ = Tensor::for_weights(dtype_for(form), {round_up(n, kPanel) * padded_k_});
-}
+PackedWeights::PackedWeights(const PackedShape& s)
+    : n_(s.n),
+      k_(s.k),
+      padded_k_(round_up(s.k, s.form == WeightForm::Int4 ? s.group : gemm::kStep)),
+      group_(s.group),
+      form_(s.form),
+      panel_bytes_(bytes_of_panel(s)),
+      homes_(parts(s.n, 1)) {}
 
-std::size_t PackedWeights::panel_bytes(const PackedShape& s) {
-  const Index panels = (s.n + kPanel - 1) / kPanel;
-  if (s.form == WeightForm::Int4)
-    return static_cast<std::size_t>(panels *
-                                    int4::PanelLayout{block_count(s.k, s.group), s.group}.bytes());
-  return static_cast<std::size_t>(panels * kPanel * round_up(s.k, gemm::kStep)) *
-         size_of(dtype_for(s.form));
+PackedWeights::PackedWeights(const PackedShape& s, Index home) : PackedWeights(s) {
+  if (n_ <= 0 || k_ <= 0)
+    throw ShapeError(fmt::format("weights [{}, {}] have no elements to be packed", n_, k_));
+  const bool shared = home == kAllHomes;
+  if (shared) homes_.parts = n_homes();
+  for (Index part = 0; part < homes_.parts; ++part) {
+    const Index first = homes_.begin(part) * kTogether, last = homes_.end(part) * kTogether;
+    const Index panels = std::min(last, panels_of(n_)) - std::min(first, panels_of(n_));
+    parts_.push_back(Tensor::for_weights(DType::U8, {panels * panel_bytes_},
+                                         n_homes() == 1 ? kNoHome
+                                         : shared       ? part
+                                                        : home));
+  }
 }
 
 std::size_t PackedWeights::stored_bytes(const PackedShape& s) {
-  std::size_t bytes = panel_bytes(s);
+  auto bytes = static_cast<std::size_t>(panels_of(s.n) * bytes_of_panel(s));
   if (s.form == WeightForm::E4m3)
     bytes +=
         static_cast<std::size_t>(block_count(s.n, gemm::kScale) * block_count(s.k, gemm::kScale)) *
@@ -121,8 +132,11 @@ std::size_t PackedWeights::stored_bytes(const PackedShape& s) {
 
 void PackedWeights::store(std::span<std::byte> to) const {
   MINKE_ASSERT(to.size() == stored_bytes(shape()));
-  std::memcpy(to.data(), data_.raw(), data_.bytes());
-  std::byte* end = to.data() + data_.bytes();
+  std::byte* end = to.data();
+  for (const Tensor& part : parts_) {
+    std::memcpy(end, part.raw(), part.bytes());
+    end += part.bytes();
+  }
   if (scales_.defined()) {
     std::memcpy(end, scales_.raw(), scales_.bytes());
     end += scales_.bytes();
@@ -132,16 +146,9 @@ void PackedWeights::store(std::span<std::byte> to) const {
 
 PackedWeights PackedWeights::stored(const PackedShape& s, std::span<const std::byte> from) {
   MINKE_ASSERT(from.size() == stored_bytes(s));
-  PackedWeights w;
-  w.n_ = s.n;
-  w.k_ = s.k;
-  w.form_ = s.form;
-  w.group_ = s.group;
-  const bool int4 = s.form == WeightForm::Int4;
-  w.padded_k_ = round_up(s.k, int4 ? s.group : gemm::kStep);
-  const DType dtype = int4 ? DType::U8 : dtype_for(s.form);
-  const std::size_t bytes = panel_bytes(s);
-  w.data_ = Tensor::borrowed(dtype, {static_cast<Index>(bytes / size_of(dtype))}, from.data());
+  PackedWeights w(s);
+  const Index bytes = panels_of(s.n) * w.panel_bytes_;
+  w.parts_.push_back(Tensor::borrowed(DType::U8, {bytes}, from.data()));
   if (s.form == WeightForm::E4m3)
     w.scales_ = Tensor::borrowed(DType::F32,
                                  {block_count(s.n, gemm::kScale), block_count(s.k, gemm::kScale)},
@@ -150,43 +157,44 @@ PackedWeights PackedWeights::stored(const PackedShape& s, std::span<const std::b
 }
 
 std::size_t PackedWeights::bytes() const {
-  return data_.bytes() + (scales_.defined() ? scales_.bytes() : 0);
+  std::size_t bytes = scales_.defined() ? scales_.bytes() : 0;
+  for (const Tensor& part : parts_) bytes += part.bytes();
+  return bytes;
 }
 
-PackedWeights PackedWeights::pack(View2<const float> w, WeightForm form) {
+PackedWeights PackedWeights::pack(View2<const float> w, WeightForm form, Index home) {
   check_form(form);
-  PackedWeights packed(w.extent(0), w.extent(1), form);
+  PackedWeights packed({w.extent(0), w.extent(1), form}, home);
   packed.repack(w);
   return packed;
 }
 
-PackedWeights PackedWeights::pack_transposed(View2<const float> w, WeightForm form) {
+PackedWeights PackedWeights::pack_transposed(View2<const float> w, WeightForm form, Index home) {
   check_form(form);
-  PackedWeights packed(w.extent(1), w.extent(0), form);
+  PackedWeights packed({w.extent(1), w.extent(0), form}, home);
   packed.repack_transposed(w);
   return packed;
 }
 
 void PackedWeights::repack(View2<const float> w) {
   check_again(*this, w.extent(0), w.extent(1));
-  fill({n_, k_, padded_k_, form_, static_cast<char*>(data_.raw())}, w);
+  fill(*this, w);
 }
 
 void PackedWeights::repack_transposed(View2<const float> w) {
   check_again(*this, w.extent(1), w.extent(0));
-  fill_transposed({n_, k_, padded_k_, form_, static_cast<char*>(data_.raw())}, w);
+  fill_transposed(*this, w);
 }
 
 PackedWeights PackedWeights::pack(View2<const BF16> w) {
-  PackedWeights packed(w.extent(0), w.extent(1), WeightForm::Bf16);
-  auto* data = static_cast<std::uint32_t*>(packed.data_.raw());
+  PackedWeights packed({w.extent(0), w.extent(1), WeightForm::Bf16}, kAllHomes);
   const Index n = packed.n_, k = packed.k_, pairs = packed.padded_k_ / 2;
   for_panels(n, k, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p)
       for (Index i = 0; i < kPanel; ++i) {
         const Index row = p * kPanel + i;
         const BF16* from = w.data() + std::min(row, n - 1) * w.stride(0);
-        std::uint32_t* to = data + p * pairs * kPanel + i;
+        std::uint32_t* to = static_cast<std::uint32_t*>(packed.panel(p)) + i;
         for (Index pair = 0; pair < pairs; ++pair)
           to[pair * kPanel] = row < n ? pair_at<std::uint32_t>(from, 2 * pair, k) : 0;
       }
@@ -195,7 +203,7 @@ PackedWeights PackedWeights::pack(View2<const BF16> w) {
 }
 
 PackedWeights PackedWeights::pack(View2<const E4M3> codes, View2<const float> scales) {
-  PackedWeights packed(codes.extent(0), codes.extent(1), WeightForm::E4m3);
+  PackedWeights packed({codes.extent(0), codes.extent(1), WeightForm::E4m3}, kAllHomes);
   const Index n = packed.n_, k = packed.k_, pairs = packed.padded_k_ / 2;
   const Index rows = (n + gemm::kScale - 1) / gemm::kScale;
   const Index columns = (k + gemm::kScale - 1) / gemm::kScale;
@@ -207,13 +215,12 @@ PackedWeights PackedWeights::pack(View2<const E4M3> codes, View2<const float> sc
   packed.scales_ = Tensor::uninitialized({rows, columns});
   for (Index r = 0; r < rows; ++r)
     for (Index c = 0; c < columns; ++c) packed.scales_.v2()(r, c) = scales(r, c);
-  auto* data = static_cast<std::uint16_t*>(packed.data_.raw());
   for_panels(n, k, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p)
       for (Index i = 0; i < kPanel; ++i) {
         const Index row = p * kPanel + i;
         const E4M3* from = codes.data() + std::min(row, n - 1) * codes.stride(0);
-        std::uint16_t* to = data + p * pairs * kPanel;
+        auto* to = static_cast<std::uint16_t*>(packed.panel(p));
         for (Index pair = 0; pair < pairs; ++pair)
           to[pair / 2 * 32 + gemm::code_position(pair % 2, i)] =
               row < n ? pair_at<std::uint16_t>(from, 2 * pair, k) : 0;
