@@ -47,8 +47,7 @@ std::vector<NumaNode> read_nodes(const fs::path& directory) {
     if (!name.starts_with("node") || name.size() < 5 || name[4] < '0' || name[4] > '9') continue;
     nodes.push_back({.number = static_cast<int>(number_in(name.substr(4))),
                      .total_bytes = kib_line(entry.path() / "meminfo", "MemTotal"),
-                     .free_bytes = kib_line(entry.path() / "meminfo", "MemFree"),
-                     .cpus = first_line(entry.path() / "cpulist")});
+                     .free_bytes = kib_line(entry.path() / "meminfo", "MemFree")});
   }
   std::sort(nodes.begin(), nodes.end(),
             [](const NumaNode& a, const NumaNode& b) { return a.number < b.number; });

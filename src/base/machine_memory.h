@@ -8,10 +8,9 @@
 
 namespace minke {
 
-struct NumaNode {
+struct NumaNode {  // its memory; base/topology.h says which CPUs are near
   int number = 0;
   std::uint64_t total_bytes = 0, free_bytes = 0;
-  std::string cpus = {};  // "0-15,32-47"
 };
 
 struct MachineMemory {

@@ -28,8 +28,7 @@ TEST_F(MachineMemoryTest, ReadsWhatTheSystemSays) {
       "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable:    600 kB\nSwapTotal: 50 kB\n"
       "SwapFree:  40 kB\n");
   put("sys/devices/system/node/node10/meminfo", "Node 10 MemTotal:  7 kB\nNode 10 MemFree: 3 kB\n");
-  put("sys/devices/system/node/node10/cpulist", "4-7\n");
-  put("sys/devices/system/node/node2/cpulist", "0-3\n");
+  put("sys/devices/system/node/node2/meminfo", "Node 2 MemTotal:  9 kB\n");
   put("sys/devices/system/node/online", "2,10\n");
   put("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
   put("sys/fs/cgroup/memory.max", "max\n");
@@ -40,7 +39,7 @@ TEST_F(MachineMemoryTest, ReadsWhatTheSystemSays) {
   EXPECT_EQ(m.swap_free_bytes, 40u * 1024);
   ASSERT_EQ(m.nodes.size(), 2u);
   EXPECT_EQ(m.nodes[0].number, 2);
-  EXPECT_EQ(m.nodes[0].cpus, "0-3");
+  EXPECT_EQ(m.nodes[0].total_bytes, 9u * 1024);
   EXPECT_EQ(m.nodes[1].number, 10);
   EXPECT_EQ(m.nodes[1].total_bytes, 7u * 1024);
   EXPECT_EQ(m.nodes[1].free_bytes, 3u * 1024);

@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/threads.h"
 #include "bench/bandwidth.h"
 #include "bench/models.h"
 #include "model/latent_cache.h"
 #include "ops/limits.h"
+#include "tensor/reserved_memory.h"
 
 namespace minke::bench {
 namespace {
@@ -18,10 +21,19 @@ Footing footing(const ModelConfig& c, LinearStorage storage) {
           static_cast<double>(cache_bytes_per_token(c, cache_dtype(Compute::Bf16)))};
 }
 
-bool spans_nodes(const Diagnosis& d, const Footing& f) {
-  std::uint64_t largest = 0;
-  for (const NumaNode& node : d.memory.nodes) largest = std::max(largest, node.total_bytes);
-  return d.memory.nodes.size() > 1 && f.weights.held > static_cast<double>(largest);
+std::vector<NodeInUse> nodes_in_use() {
+  std::vector<NodeInUse> homes;
+  if (n_homes() > 1)
+    for (Index home = 0; home < n_homes(); ++home) {
+      const TopologyNode& node = topology().nodes()[static_cast<std::size_t>(home)];
+      homes.push_back({node.number, cpu_list_text(node.cpus), n_threads_of_home(home)});
+    }
+  return homes;
+}
+
+bool memory_can_be_placed() {
+  const ReservedMemory page(4096, "a page to be placed");
+  return topology().place_memory(page.data(), page.bytes(), 0);
 }
 
 }  // namespace
@@ -46,6 +58,8 @@ Diagnosis diagnose(const DoctorBench& bench) {
   d.threads = n_threads();
   d.cores = available_cores();
   d.memory = read_machine_memory();
+  d.homes = nodes_in_use();
+  d.memory_can_be_placed = memory_can_be_placed();
   d.bandwidth = bandwidth_results({.rounds = bench.rounds, .mib = bench.mib}).front();
   d.product_flop_per_s = product_limit(Compute::Bf16);
   d.flop_of_prompt_token = prefill_flop(c, kPrompt) / kPrompt;
@@ -97,18 +111,16 @@ std::vector<std::string> advice(const Diagnosis& d) {
     all.push_back(fmt::format(
         "Memory for what else runs: {} are in swap already.",
         bytes_text(static_cast<double>(d.memory.swap_bytes - d.memory.swap_free_bytes))));
-  if (spans_nodes(d, now))
+  const std::size_t used = std::max<std::size_t>(d.homes.size(), 1);
+  if (used < d.memory.nodes.size())
     all.push_back(fmt::format(
-        "NUMA: the weights are larger than one of the {} nodes, so part of every read crosses "
-        "between them. `numactl --interleave=all minke ...` spreads it evenly.",
-        d.memory.nodes.size()));
-  else if (d.memory.nodes.size() > 1)
+        "NUMA: {} of the {} nodes {} in use; on cores of all of them, with a thread for each at "
+        "least, every node holds a share of the weights and its threads read that.",
+        used, d.memory.nodes.size(), used == 1 ? "is" : "are"));
+  if (used > 1 && !d.memory_can_be_placed)
     all.push_back(
-        fmt::format("NUMA: the weights fit one of the {} nodes. `numactl --cpunodebind=0 "
-                    "--membind=0 minke ...` "
-                    "avoids slow reads across; compare it with `--interleave=all`, which uses the "
-                    "memory of all.",
-                    d.memory.nodes.size()));
+        "NUMA: the system does not let minke choose the node of memory, so some weights are read "
+        "from another node. A container needs `--cap-add SYS_NICE`.");
   if (d.model.config.n_routed_experts > 0)
     all.push_back(
         "For more users at once: sequences decoded together share the weights that they read "

@@ -18,6 +18,13 @@ struct Footing {
   double cache_of_token = 0;  // bytes of a token in the latent cache, all layers
 };
 
+// A NUMA node whose memory threads have near.
+struct NodeInUse {
+  int number = 0;
+  std::string cpus = {};  // of those that the process may use: "0-15,32-47"
+  int threads = 0;
+};
+
 struct Diagnosis {
   ModelSummary model;
   Footing stored, converted;  // as it is, and after minke convert to the other form
@@ -25,7 +32,9 @@ struct Diagnosis {
   Isa isa = Isa::Scalar;
   int threads = 1, cores = 1;
   MachineMemory memory;
-  Result bandwidth;  // "read bandwidth", all threads
+  std::vector<NodeInUse> homes;      // empty with one node, or with fewer threads than nodes
+  bool memory_can_be_placed = true;  // on a node of our choice
+  Result bandwidth;                  // "read bandwidth", all threads
   double product_flop_per_s = 0;
   double flop_of_prompt_token = 0;
 

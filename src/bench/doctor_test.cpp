@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/test_topology.h"
+
 namespace minke::bench {
 namespace {
 
@@ -61,10 +63,27 @@ TEST(Doctor, SaysWhatWouldHelp) {
   EXPECT_TRUE(says(d, "1.00 GiB are in swap"));
 
   d.memory.nodes = {{.number = 0, .total_bytes = 32 * kGiB},
-                    {.number = 1, .total_bytes = 32 * kGiB}};
-  EXPECT_TRUE(says(d, "larger than one of the 2 nodes"));
-  d.memory.nodes[0].total_bytes = 64 * kGiB;
-  EXPECT_TRUE(says(d, "fit one of the 2 nodes"));
+                    {.number = 1, .total_bytes = 32 * kGiB},
+                    {.number = 2, .total_bytes = 32 * kGiB}};
+  EXPECT_TRUE(says(d, "1 of the 3 nodes is in use"));
+  d.homes = {{0, "0-3", 4}, {1, "4-7", 4}};
+  EXPECT_TRUE(says(d, "2 of the 3 nodes are in use"));
+  d.homes.push_back({2, "8-11", 4});
+  EXPECT_FALSE(says(d, "NUMA"));
+  d.memory_can_be_placed = false;
+  EXPECT_TRUE(says(d, "SYS_NICE"));
+}
+
+TEST(Doctor, NamesTheNodesOfThreads) {
+  EXPECT_EQ(diagnose({.model = "mini", .rounds = 1, .mib = 1}).homes.size(),
+            n_homes() > 1 ? static_cast<std::size_t>(n_homes()) : 0);
+  const TwoNodes two_nodes;
+  const Diagnosis d = diagnose({.model = "mini", .rounds = 1, .mib = 1});
+  ASSERT_EQ(d.homes.size(), 2u);
+  EXPECT_EQ(d.homes[1].number, 1);
+  EXPECT_EQ(d.homes[1].cpus, "1");
+  EXPECT_EQ(d.homes[1].threads, 1);
+  EXPECT_FALSE(d.memory_can_be_placed);  // on a machine that is not this one
 }
 
 TEST(Doctor, LooksAtAModelByName) {

@@ -37,13 +37,23 @@ Json footing_json(const Diagnosis& d, const Footing& f) {
           {"decode_bound_tokens_per_s", bounds}};
 }
 
+// Of a node whose memory is there; null when no thread has it near.
+const bench::NodeInUse* threads_of(const Diagnosis& d, const NumaNode& node) {
+  for (const bench::NodeInUse& home : d.homes)
+    if (home.number == node.number) return &home;
+  return nullptr;
+}
+
 void print_json(const Diagnosis& d, const std::vector<std::string>& advice) {
   Json nodes = Json::array();
-  for (const NumaNode& node : d.memory.nodes)
+  for (const NumaNode& node : d.memory.nodes) {
+    const bench::NodeInUse* home = threads_of(d, node);
     nodes.push_back({{"node", node.number},
-                     {"cpus", node.cpus},
                      {"bytes", node.total_bytes},
-                     {"free_bytes", node.free_bytes}});
+                     {"free_bytes", node.free_bytes},
+                     {"cpus", home ? Json(home->cpus) : Json()},
+                     {"threads", home ? Json(home->threads) : Json()}});
+  }
   Json j = results_json({d.bandwidth});
   j["doctor"] = {{"model", d.model.name},
                  {"parameters", d.model.count.main},
@@ -61,6 +71,20 @@ void print_json(const Diagnosis& d, const std::vector<std::string>& advice) {
   fmt::print("{}\n", j.dump(2));
 }
 
+void print_nodes(const Diagnosis& d) {
+  if (d.memory.nodes.size() < 2) return fmt::print("NUMA            one node\n");
+  fmt::print("NUMA            {} nodes{}\n", d.memory.nodes.size(),
+             d.homes.empty() ? ", threads are kept on none"
+                             : "; threads are kept on a node each, and weights lie near them");
+  for (const NumaNode& node : d.memory.nodes) {
+    const bench::NodeInUse* home = threads_of(d, node);
+    fmt::print("  node {:<9} {} free of {}, {}\n", node.number, bytes_text(node.free_bytes),
+               bytes_text(node.total_bytes),
+               home ? fmt::format("{} threads on cores {}", home->threads, home->cpus)
+                    : "no threads of its own");
+  }
+}
+
 void print_machine(const Diagnosis& d) {
   fmt::print("processor       {}, {} cores, {} threads in use\n", d.cpu.model, d.cores, d.threads);
   fmt::print("instructions    {}; products in BF16 by {}\n", name_of(d.isa), bf16_limit_name());
@@ -70,13 +94,7 @@ void print_machine(const Diagnosis& d) {
                  ? fmt::format("{} free of {}", bytes_text(d.memory.swap_free_bytes),
                                bytes_text(d.memory.swap_bytes))
                  : "none");
-  fmt::print("NUMA            {}\n", d.memory.nodes.size() > 1
-                                         ? fmt::format("{} nodes", d.memory.nodes.size())
-                                         : "one node");
-  if (d.memory.nodes.size() > 1)
-    for (const NumaNode& node : d.memory.nodes)
-      fmt::print("  node {:<9} {} free of {}, cores {}\n", node.number, bytes_text(node.free_bytes),
-                 bytes_text(node.total_bytes), node.cpus);
+  print_nodes(d);
   fmt::print("huge pages      {}\n", d.memory.huge_pages == "always"    ? "always given"
                                      : d.memory.huge_pages == "madvise" ? "given to minke (it asks)"
                                      : d.memory.huge_pages == "never"   ? "never given"

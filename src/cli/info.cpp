@@ -42,6 +42,7 @@ void info_cpu(bool as_json) {
               {"l3_bytes", f.l3_bytes},
               {"available", available},
               {"chosen", name_of(chosen_isa())}};
+    j["numa_nodes"] = topology().n_nodes();
     j["mpi"] = mpi_version();
     fmt::print("{}\n", j.dump(2));
     return;
@@ -52,6 +53,11 @@ void info_cpu(bool as_json) {
   fmt::print("caches        L1d {}, L2 {}, L3 {}\n", bytes_text(static_cast<double>(f.l1d_bytes)),
              bytes_text(static_cast<double>(f.l2_bytes)),
              bytes_text(static_cast<double>(f.l3_bytes)));
+  for (Index home = 0; n_homes() > 1 && home < n_homes(); ++home) {
+    const TopologyNode& node = topology().nodes()[static_cast<std::size_t>(home)];
+    fmt::print("NUMA node {:<4}{} threads on cores {}\n", node.number, n_threads_of_home(home),
+               cpu_list_text(node.cpus));
+  }
   const MachineMemory memory = read_machine_memory();
   fmt::print("memory        {} available of {}\n",
              bytes_text(static_cast<double>(memory.available_bytes)),
