@@ -4,6 +4,8 @@
 #include <hwloc.h>
 #include <sched.h>
 
+#include <atomic>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -61,6 +63,13 @@ hwloc_topology_t begun() {
   return handle;
 }
 
+// What they hold stays.
+void write_pages(unsigned char* memory, std::size_t bytes) {
+  constexpr std::size_t kPage = 4096;
+  for (std::size_t at = 0; at < bytes; at += kPage)
+    std::atomic_ref<unsigned char>(memory[at]).fetch_or(0, std::memory_order_relaxed);
+}
+
 bool is_this_machine(hwloc_topology_t handle) {
   return handle && hwloc_topology_is_thissystem(handle);
 }
@@ -109,8 +118,16 @@ bool Topology::bind_this_thread(Index node) const {
 bool Topology::place_memory(void* memory, std::size_t bytes, Index node) const {
   if (!is_this_machine(handle_.get())) return false;
   const Bitmap where = bitmap_of({nodes_[static_cast<std::size_t>(node)].number});
-  return hwloc_set_area_membind(handle_.get(), memory, bytes, where.get(), HWLOC_MEMBIND_BIND,
-                                HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) == 0;
+  if (hwloc_set_area_membind(handle_.get(), memory, bytes, where.get(), HWLOC_MEMBIND_BIND,
+                             HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) == 0)
+    return true;
+  // A page then lies where its first writer runs.
+  bool bound = false;
+  std::thread([&] {
+    bound = bind_this_thread(node);
+    if (bound) write_pages(static_cast<unsigned char*>(memory), bytes);
+  }).join();
+  return bound;
 }
 
 Index Topology::node_of_this_thread() const {

@@ -40,8 +40,8 @@ class Topology {
   // done, where the system refuses or this is another machine.
   bool bind_this_thread(Index node) const;
   // Pages of [memory, memory + bytes) become real on the node while it has memory left, whoever
-  // writes them; those that are real already move. `memory` is aligned to a page. False as above,
-  // or where a container forbids it: then the node of the thread that writes first has them.
+  // writes them; real ones move. `memory` is aligned to a page. Where the system forbids that
+  // choice (containers do), a thread on the node makes them real at once. False as above.
   bool place_memory(void* memory, std::size_t bytes, Index node) const;
   // Of the CPU that the calling thread runs on; 0 on another machine.
   Index node_of_this_thread() const;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"
@@ -60,6 +61,14 @@ TEST(Topology, AnotherMachineBindsNothing) {
   alignas(4096) static char page[4096];
   EXPECT_FALSE(t.place_memory(page, sizeof page, 1));
   EXPECT_EQ(t.node_of_this_thread(), 0);
+}
+
+TEST(Topology, PlacedMemoryKeepsWhatItHolds) {
+  constexpr std::size_t kBytes = 3 * 4096;
+  alignas(4096) static unsigned char pages[kBytes];
+  std::fill(pages, pages + kBytes, 7);
+  Topology::of_machine().place_memory(pages, kBytes, 0);
+  EXPECT_EQ(std::count(pages, pages + kBytes, 7), std::ptrdiff_t{kBytes});
 }
 
 TEST(Topology, UnknownMachinesAreRefused) {

@@ -9,7 +9,6 @@
 #include "bench/models.h"
 #include "model/latent_cache.h"
 #include "ops/limits.h"
-#include "tensor/reserved_memory.h"
 
 namespace minke::bench {
 namespace {
@@ -29,11 +28,6 @@ std::vector<NodeInUse> nodes_in_use() {
       homes.push_back({node.number, cpu_list_text(node.cpus), n_threads_of_home(home)});
     }
   return homes;
-}
-
-bool memory_can_be_placed() {
-  const ReservedMemory page(4096, "a page to be placed");
-  return topology().place_memory(page.data(), page.bytes(), 0);
 }
 
 }  // namespace
@@ -59,7 +53,6 @@ Diagnosis diagnose(const DoctorBench& bench) {
   d.cores = available_cores();
   d.memory = read_machine_memory();
   d.homes = nodes_in_use();
-  d.memory_can_be_placed = memory_can_be_placed();
   d.bandwidth = bandwidth_results({.rounds = bench.rounds, .mib = bench.mib}).front();
   d.product_flop_per_s = product_limit(Compute::Bf16);
   d.flop_of_prompt_token = prefill_flop(c, kPrompt) / kPrompt;
@@ -117,10 +110,6 @@ std::vector<std::string> advice(const Diagnosis& d) {
         "NUMA: {} of the {} nodes {} in use; on cores of all of them, with a thread for each at "
         "least, every node holds a share of the weights and its threads read that.",
         used, d.memory.nodes.size(), used == 1 ? "is" : "are"));
-  if (used > 1 && !d.memory_can_be_placed)
-    all.push_back(
-        "NUMA: the system does not let minke choose the node of memory, so some weights are read "
-        "from another node. A container needs `--cap-add SYS_NICE`.");
   if (d.model.config.n_routed_experts > 0)
     all.push_back(
         "For more users at once: sequences decoded together share the weights that they read "

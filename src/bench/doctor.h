@@ -32,9 +32,8 @@ struct Diagnosis {
   Isa isa = Isa::Scalar;
   int threads = 1, cores = 1;
   MachineMemory memory;
-  std::vector<NodeInUse> homes;      // empty with one node, or with fewer threads than nodes
-  bool memory_can_be_placed = true;  // on a node of our choice
-  Result bandwidth;                  // "read bandwidth", all threads
+  std::vector<NodeInUse> homes;  // empty with one node, or with fewer threads than nodes
+  Result bandwidth;              // "read bandwidth", all threads
   double product_flop_per_s = 0;
   double flop_of_prompt_token = 0;
 

@@ -70,8 +70,6 @@ TEST(Doctor, SaysWhatWouldHelp) {
   EXPECT_TRUE(says(d, "2 of the 3 nodes are in use"));
   d.homes.push_back({2, "8-11", 4});
   EXPECT_FALSE(says(d, "NUMA"));
-  d.memory_can_be_placed = false;
-  EXPECT_TRUE(says(d, "SYS_NICE"));
 }
 
 TEST(Doctor, NamesTheNodesOfThreads) {
@@ -83,7 +81,6 @@ TEST(Doctor, NamesTheNodesOfThreads) {
   EXPECT_EQ(d.homes[1].number, 1);
   EXPECT_EQ(d.homes[1].cpus, "1");
   EXPECT_EQ(d.homes[1].threads, 1);
-  EXPECT_FALSE(d.memory_can_be_placed);  // on a machine that is not this one
 }
 
 TEST(Doctor, LooksAtAModelByName) {

@@ -63,7 +63,6 @@ class Neighbourhoods {
  private:
   Neighbourhood& open(std::size_t bytes, Index home) {
     ReservedMemory memory(bytes, "weights");
-    // Refused, it is still the home's: threads of that home pack most of what goes there.
     if (home != kNoHome) topology().place_memory(memory.data(), memory.bytes(), home);
     std::byte* const begin = memory.data();
     return all_.emplace(begin, Neighbourhood{std::move(memory)}).first->second;

@@ -18,8 +18,8 @@ namespace minke {
 
 constexpr Index kNoHome = -1;  // on the node of the thread that writes first
 
-// At least `bytes` bytes, aligned to 64, on the node of `home` (where the system lets the process
-// choose; else as kNoHome). IoError when the system has no memory.
+// At least `bytes` bytes, aligned to 64, on the node of `home` while that has memory left. IoError
+// when the system has no memory.
 void* allocate_weights(std::size_t bytes, Index home = kNoHome);
 // `bytes` as asked for. A neighbourhood goes back to the system when all its blocks are free.
 void free_weights(void* block, std::size_t bytes) noexcept;
