@@ -164,8 +164,10 @@ std::vector<Result> gemm_results(const GemmBench& bench) {
       {512, 2048, 2048}, {4096, 1408, 2048}, {64, 2048, 2048}, {2048, 512, 512}};
   for (Form form : {Form::F32, Form::Bf16, Form::E4m3, Form::Fp8})
     for (const Extents& e : large) m.product(e, form);
+  m.product({4096, 2048, 1408}, Form::Bf16);
   for (Form form : {Form::F32, Form::Bf16, Form::E4m3})
     for (Index T : {1, 8}) m.few_rows({T, 2048, 7168}, form);
+  for (Index T : {1, 8}) m.few_rows({T, 7168, 2048}, Form::Bf16);
   m.few_rows({1, 1408, 2048}, Form::E4m3);
   // Training `mini`: the head, the experts, their gradients.
   m.product({4096, 8192, 512}, Form::Bf16);
