@@ -1,8 +1,11 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <optional>
+#include <vector>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "ops/permute.h"
 
 namespace minke {
@@ -47,9 +50,8 @@ Fp8Counts* counts_of(Model& model, const ParameterSpec& spec) {
 }
 
 // Quantises a master in 128x128 blocks, whose codes are the same read along rows and columns.
-void pack_fp8(Model& model, const ParameterSpec& spec, const Tensor& master, Weight& w) {
-  Fp8Counts* const counts = counts_of(model, spec);
-  if (*model.fp8 == ScaleForm::Float) {
+void pack_fp8(ScaleForm form, const Tensor& master, Weight& w, Fp8Counts* counts) {
+  if (form == ScaleForm::Float) {
     Tensor codes = Tensor::uninitialized<E4M3>(master.shape());
     Tensor scales = Tensor::uninitialized(
         {block_count(master.extent(0), kFp8Tile), block_count(master.extent(1), kFp8Tile)});
@@ -174,7 +176,7 @@ Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& ma
                 if (!is_matrix(spec.role)) {
                   w.dense = master.clone();
                 } else if (is_fp8(model, spec.role)) {
-                  pack_fp8(model, spec, master, w);
+                  pack_fp8(*model.fp8, master, w, counts_of(model, spec));
                 } else {
                   const WeightForm packed = training_form(spec.role, compute);
                   w.forward = PackedWeights::pack(master.v2(), packed);
@@ -196,19 +198,50 @@ ModelOf<double> make_double_model(const ModelConfig& config, ModelParameters<Ten
   return model;
 }
 
+namespace {
+
+// A matrix to be packed again. Up to kOfOneThread bytes one thread does all of it, so that what is
+// rounded and packed twice stays in its cache; of a larger one every thread has a part.
+struct Repacking {
+  static constexpr std::size_t kOfOneThread = std::size_t{4} << 20;
+  const Tensor* master;
+  Weight* w;
+  std::optional<ScaleForm> fp8;
+  Fp8Counts* counts;  // of its layer, or null
+  Fp8Counts own = {};
+
+  bool of_one_thread() const { return master->bytes() <= kOfOneThread; }
+  void run() {
+    if (fp8) {
+      pack_fp8(*fp8, *master, *w, counts ? &own : nullptr);
+    } else {
+      w->forward.repack(master->v2());
+      w->transposed.repack_transposed(master->v2());
+    }
+  }
+};
+
+}  // namespace
+
 void refresh(Model& model, ModelParameters<Tensor>& masters) {
   std::fill(model.fp8_weights.begin(), model.fp8_weights.end(), Fp8Counts{});
+  std::vector<Repacking> matrices;
   visit_pairs(model.config, masters, model.weights,
               [&](const ParameterSpec& spec, Tensor& master, Weight& w) {
-                if (!is_matrix(spec.role)) {
+                if (!is_matrix(spec.role))
                   copy(as_row<float>(master), as_row<float>(w.dense));
-                } else if (is_fp8(model, spec.role)) {
-                  pack_fp8(model, spec, master, w);
-                } else {
-                  w.forward.repack(master.v2());
-                  w.transposed.repack_transposed(master.v2());
-                }
+                else if (is_fp8(model, spec.role))
+                  matrices.push_back({&master, &w, model.fp8, counts_of(model, spec)});
+                else
+                  matrices.push_back({&master, &w, std::nullopt, nullptr});
               });
+  const auto large = std::partition(matrices.begin(), matrices.end(),
+                                    [](const Repacking& m) { return m.of_one_thread(); });
+  for (auto m = large; m != matrices.end(); ++m) m->run();
+  parallel_for(large - matrices.begin(),
+               [&](Index i) { matrices[static_cast<std::size_t>(i)].run(); });
+  for (const Repacking& m : matrices)
+    if (m.counts) *m.counts += m.own;
 }
 
 void refresh(ModelOf<double>& model, ModelParameters<Tensor>& masters) {
