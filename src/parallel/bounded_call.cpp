@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "parallel/job_status.h"
+#include "parallel/waited_time.h"
 
 namespace minke {
 
@@ -13,7 +14,7 @@ BoundedCall::BoundedCall(std::string rank, std::string call, std::chrono::millis
   if (bound.count() <= 0) return;
   watch_ = std::thread([this, rank = std::move(rank), call = std::move(call), bound] {
     std::unique_lock lock(mutex_);
-    if (returned_.wait_for(lock, bound, [&] { return has_returned_; })) return;
+    if (WaitedTime::wait(returned_, lock, bound, [&] { return has_returned_; })) return;
     std::fputs(fmt::format("minke: {}: {} did not return within {} ms; another rank is stuck, or "
                            "the bound is too short\n",
                            rank, call, bound.count())

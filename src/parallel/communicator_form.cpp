@@ -62,12 +62,6 @@ void RankState::set_progress(std::int64_t step, std::string_view operation) {
   operation_ = operation;
 }
 
-std::optional<std::chrono::steady_clock::time_point> RankState::deadline() const {
-  const std::int64_t bound = timeout_ms_;
-  if (bound <= 0) return std::nullopt;
-  return std::chrono::steady_clock::now() + std::chrono::milliseconds(bound);
-}
-
 std::string RankState::where() const {
   std::lock_guard lock(mutex_);
   std::string text =

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
-#include <optional>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -19,9 +18,8 @@ class RankState {
 
   void set_progress(std::int64_t step, std::string_view operation);
   void set_timeout(std::chrono::milliseconds bound) { timeout_ms_ = bound.count(); }
+  // Of a wait; 0: none.
   std::chrono::milliseconds timeout() const { return std::chrono::milliseconds(timeout_ms_); }
-  // The moment at which a wait that begins now is late; none: never.
-  std::optional<std::chrono::steady_clock::time_point> deadline() const;
 
   // "rank 3 of 8 on host1, step 12, dispatch"
   std::string where() const;

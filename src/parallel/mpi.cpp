@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "parallel/mpi_session.h"
+#include "parallel/waited_time.h"
 
 namespace minke {
 namespace {
@@ -59,9 +60,10 @@ class MpiMessage final : public PendingMessage {
   }
 
   void wait() override {
-    const auto deadline = session_->state().deadline();
+    const std::chrono::milliseconds bound = session_->state().timeout();
+    WaitedTime waited;
     for (int look = 0; !test(); ++look) {
-      if (deadline && std::chrono::steady_clock::now() > *deadline) {
+      if (bound.count() > 0 && waited.look() > bound) {
         const std::string reason = session_->state().too_late(words());
         give_up();
         throw session_->rank_failure(reason);

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 #include <thread>
 
 #include "parallel/thread_job.h"
+#include "parallel/waited_time.h"
 
 namespace minke {
 namespace {
@@ -49,10 +51,10 @@ class PendingLetter final : public PendingMessage {
   void wait() override {
     if (state_ == State::Waiting) {
       std::unique_lock lock(inbox_.mutex);
-      const auto deadline = rank().deadline();
-      if (!deadline) {
+      const std::chrono::milliseconds bound = rank().timeout();
+      if (bound.count() <= 0) {
         inbox_.changed.wait(lock, [&] { return over(); });
-      } else if (!inbox_.changed.wait_until(lock, *deadline, [&] { return over(); })) {
+      } else if (!WaitedTime::wait(inbox_.changed, lock, bound, [&] { return over(); })) {
         lock.unlock();
         fail(rank().too_late(words()));
       }
