@@ -128,6 +128,10 @@ Index deep_for(const PackedWeights& w, Index rows) {
   return w.form() == WeightForm::Bf16 ? kDeepBf16 : kDeepE4m3;
 }
 
+Index group_for(WeightForm form, Index rows) {
+  return form != WeightForm::F32 && rows <= kWideRows ? kernels().wide_group : kGroup;
+}
+
 // Rows of the task, [k, k + stretch) of them, as lanes.
 void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, float* to,
                Index stride) {
@@ -152,12 +156,13 @@ void run(const Task& t, Write write) {
   const bool widens = w.form() == WeightForm::E4m3 && t.rows > kernels().e4m3_rows;
   const Index deep = std::min(widens ? kDeepE4m3 : deep_for(w, t.rows), w.padded_k());
   const Index stride = padded_stride(lanes_of(lanes, deep));
+  const Index most = group_for(w.form(), t.rows) * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   for (Index k = 0; k < w.padded_k(); k += deep) {
     const Index stretch = std::min(deep, w.padded_k() - k);
     lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
-    for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
-      const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
+    for (Index c = t.column; c < t.column + t.columns; c += most) {
+      const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(
           w, c, k,
           {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
@@ -202,9 +207,10 @@ void add_tasks(const Product& p, const Fp8View& codes, const PanelRange& panels,
                BlockVector<Task>& to) {
   const Index T = p.y.extent(0), end = std::min(p.w->n(), panels.last * kPanel);
   if (T == 0 || panels.first == panels.last) return;
-  const Index least = T > kFewRows ? 4 : 1, groups = ceil_div(panels.last - panels.first, kGroup);
+  const Index group = group_for(p.w->form(), T), least = T > kFewRows ? 4 : 1;
+  const Index groups = ceil_div(panels.last - panels.first, group);
   const Index ranges = std::clamp<Index>(pieces, 1, ceil_div(groups, least));
-  const Index columns = ceil_div(groups, ranges) * kGroup * kPanel;
+  const Index columns = ceil_div(groups, ranges) * group * kPanel;
   const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
   for (Index row = 0; row < T; row += rows)
     for (Index c = panels.first * kPanel; c < end; c += columns)

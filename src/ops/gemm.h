@@ -1,9 +1,9 @@
 // The parts that matrix products are made of, with a row per instruction set. For ops/ only.
 //
-// A product is cut into blocks: some rows of x times up to kGroup panels of 16 outputs over a
-// stretch of K. Every element of y is one chain of multiply-adds over K from first to last, which
-// goes through memory between stretches; so its bits depend neither on how the rows and panels are
-// shared out nor on where K is cut.
+// A product is cut into blocks: some rows of x times up to kGroup panels of 16 outputs (or, of few
+// rows, more) over a stretch of K. Every element of y is one chain of multiply-adds over K from
+// first to last, which goes through memory between stretches; so its bits depend neither on how the
+// rows and panels are shared out nor on where K is cut.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -14,9 +14,10 @@
 namespace minke::gemm {
 
 constexpr Index kPanel = PackedWeights::kPanel;
-constexpr Index kGroup = PackedWeights::kTogether;  // panels of one block
-constexpr Index kStep = 32;                         // K is padded with zeros to a multiple of this
-constexpr Index kScale = 128;                       // K under one FP8 scale
+constexpr Index kGroup = 4;     // panels of one block
+constexpr Index kWideRows = 2;  // blocks of up to so many rows may have Kernels::wide_group panels
+constexpr Index kStep = 32;     // K is padded with zeros to a multiple of this
+constexpr Index kScale = 128;   // K under one FP8 scale
 
 // What a product reads instead of x. Every lane has 32 bits.
 enum class Lanes {
@@ -35,7 +36,7 @@ struct Block {
   Index rows;
   const void* w;      // panels
   Index panel_bytes;  // from one panel to the next
-  Index columns;      // 1 to kGroup * kPanel
+  Index columns;      // 1 to the block's panels * kPanel
   Index k;
   const float* scales;  // form E4m3: one for each kScale of k
   float* y;
@@ -74,6 +75,9 @@ struct Kernels {
   // Widens codes on the way: for up to e4m3_rows rows. Null where codes are always widened first.
   void (*multiply_e4m3)(const Block&);
   Index e4m3_rows;
+  // Panels of a block of up to kWideRows rows in forms Bf16 and E4m3: kGroup, or 2 * kGroup (no
+  // more than PackedWeights::kTogether, nor than the outputs under one FP8 scale).
+  Index wide_group;
 
   // Rows: [outer][to_stride] from [outer][k] or, transposed, from [k][outer].
   void (*rows[3])(const Layout&);

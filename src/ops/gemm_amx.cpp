@@ -44,6 +44,7 @@ Kernels with_amx(Kernels k) {
   k.multiply_bf16 = multiply_pairs_by_tiles<HardwareTiles>;
   k.multiply_e4m3 = multiply_codes_by_tiles<HardwareTiles, VectorTable>;
   k.e4m3_rows = kTileRows;
+  k.wide_group = kGroup;
   return k;
 }
 

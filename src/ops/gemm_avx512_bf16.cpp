@@ -18,7 +18,7 @@ namespace {
 struct PairWeights {
   static constexpr bool kScaled = false;
   static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 1;
-  static constexpr int panels(int rows) { return panels_at_once(rows); }
+  static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : panels_at_once(rows); }
   void begin(float) {}
   void load(const char* p, Vec (&v)[1][1]) const { v[0][0] = load_all(p); }
   static Vec multiply(Vec a, Vec v, Vec sum) {
@@ -30,7 +30,7 @@ struct CodeWeights {
   static constexpr bool kScaled = true;
   static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 1;
   // 20 sums, 4 vectors of tables and what widening needs.
-  static constexpr int panels(int rows) { return rows <= 5 ? 4 : 2; }
+  static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : rows <= 5 ? 4 : 2; }
   CodeTable table;
   MINKE_GEMM_MEMBER void begin(float scale) { table.set(scale); }
   MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[2][1]) const {
@@ -51,6 +51,7 @@ Kernels with_avx512_bf16(Kernels k) {
   k.multiply_bf16 = multiply_block<PairWeights, kTileRows>;
   k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
+  k.wide_group = 2 * kGroup;
   return k;
 }
 

@@ -99,12 +99,17 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
 // kRows rows of all panels of the block.
 template <class W, int kRows, bool kFetch>
 void multiply_rows(const Block& b, Index row) {
-  constexpr int kPanels = W::panels(kRows);
-  for (Index c = 0; c < b.columns; c += kPanels * kPanel)
-    multiply_tile<W, kRows, kPanels, kFetch>(
-        b, static_cast<const char*>(b.x) + row * b.x_stride * 4,
-        static_cast<const char*>(b.w) + c / kPanel * b.panel_bytes,
-        least(kPanels * kPanel, b.columns - c), b.y + row * b.y_stride + c);
+  constexpr int kPanels = W::panels(kRows), kFewer = kPanels > 4 ? 4 : kPanels;
+  for (Index c = 0; c < b.columns; c += kPanels * kPanel) {
+    const char* x = static_cast<const char*>(b.x) + row * b.x_stride * 4;
+    const char* w = static_cast<const char*>(b.w) + c / kPanel * b.panel_bytes;
+    const Index columns = least(kPanels * kPanel, b.columns - c);
+    float* y = b.y + row * b.y_stride + c;
+    if (columns > kFewer * kPanel)
+      multiply_tile<W, kRows, kPanels, kFetch>(b, x, w, columns, y);
+    else
+      multiply_tile<W, kRows, kFewer, kFetch>(b, x, w, columns, y);
+  }
 }
 
 template <class W, int kMost, bool kFetch>

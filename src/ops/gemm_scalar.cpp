@@ -131,6 +131,7 @@ const Kernels kScalar = {
     multiply_bf16,
     nullptr,
     0,
+    kGroup,
     {lay_out<Lanes::F32, false, ToRows>, lay_out<Lanes::Rounded, false, ToRows>,
      lay_out<Lanes::Pairs, false, ToRows>},
     {lay_out<Lanes::F32, true, ToRows>, lay_out<Lanes::Rounded, true, ToRows>,

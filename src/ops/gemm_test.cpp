@@ -30,7 +30,7 @@ Index round_up(Index n, Index step) {
 }
 
 // y = start + x w^T through one block of `kernels`, y in the middle of rows of 80.
-constexpr Index kStride = 80;
+constexpr Index kStride = 144;
 std::vector<float> product(const Kernels& kernels, WeightForm form, const Numbers& numbers,
                            Index rows, Index columns, Index k, bool add) {
   const bool f32 = form == WeightForm::F32;
@@ -53,10 +53,18 @@ std::vector<float> product(const Kernels& kernels, WeightForm form, const Number
   return y;
 }
 
+// Ragged numbers of outputs, up to those of the widest block of so many rows.
+std::vector<Index> widths(const Kernels& kernels, WeightForm form, Index rows) {
+  std::vector<Index> columns = {1, 15, 16, 17, 31, 33, 48, 63, 64};
+  if (form != WeightForm::F32 && rows <= kWideRows && kernels.wide_group > kGroup)
+    columns.insert(columns.end(), {65, 80, 97, 127, 128});
+  return columns;
+}
+
 void expect_like_portable(const Kernels& kernels, WeightForm form) {
   unsigned seed = 0;
   for (Index rows : {1, 2, 5, 6, 7, 15, 16, 17, 31, 32, 33, 48, 49, 70})
-    for (Index columns : {1, 15, 16, 17, 31, 33, 48, 63, 64})
+    for (Index columns : widths(kernels, form, rows))
       for (Index k : {1, 32, 33, 97}) {
         const Numbers numbers(rows, columns, k, ++seed);
         const bool add = seed % 2 == 0;
@@ -97,8 +105,8 @@ Kernels on_tile_model() {
 // A few rows times codes: the bits of the same kernels on codes that were widened first.
 void expect_codes_like_widened(const Kernels& kernels) {
   std::mt19937 generator(5);
-  for (const Index rows : {1, 2, 7, 16})
-    for (const Index columns : {1, 16, 17, 45, 64})
+  for (const Index rows : {Index{1}, Index{2}, Index{7}, kernels.e4m3_rows})
+    for (const Index columns : widths(kernels, WeightForm::E4m3, rows))
       for (const Index k : {32, 96, 128, 160, 512}) {
         SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", K " << k);
         const Numbers numbers(rows, 1, k, static_cast<unsigned>(k + columns));
@@ -149,6 +157,14 @@ TEST(Gemm, TileKernelAgreesWithThePortableRowOnAModelOfTheUnit) {
 
 TEST(Gemm, TileKernelOfCodesGivesTheBitsOfWidenedOnes) {
   expect_codes_like_widened(on_tile_model());
+}
+
+TEST(Gemm, CodesOnEveryRowOfTheTableGiveTheBitsOfWidenedOnes) {
+  for (Isa isa : available_isas()) {
+    SCOPED_TRACE(name_of(isa));
+    choose_isa(isa);
+    if (kernels().multiply_e4m3) expect_codes_like_widened(kernels());
+  }
 }
 
 TEST(Gemm, TileKernelGivesARowTheSameBitsInAnyNumberOfRows) {

@@ -80,7 +80,7 @@ class PackedWeights {
   // Int4: see ops/int4_kernels.h, k padded to whole groups.
   static constexpr Index kPanel = 16;
   // So many panels, from a multiple of it on, are at one home and lie one behind the other.
-  static constexpr Index kTogether = 4;
+  static constexpr Index kTogether = 8;
   // Groups of kTogether panels of n outputs over `homes`.
   static EvenParts parts(Index n, Index homes) {
     return {(n + kTogether * kPanel - 1) / (kTogether * kPanel), homes};
