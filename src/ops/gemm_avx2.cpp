@@ -1,5 +1,6 @@
-// AVX2: two vectors a panel and 16 registers, so tiles of 6 rows and one panel; codes are widened
-// by way of FP16, whose bits an E4M3 code is a shifted part of.
+// AVX2: two vectors a panel and 16 registers, so tiles of 6 rows and one panel. E4M3 codes are
+// widened by a table of mantissas, in registers where there are few rows; the few of rows of x by
+// way of FP16, whose bits a code is a shifted part of.
 #include <immintrin.h>
 
 #include "ops/gemm.h"
@@ -117,22 +118,111 @@ MINKE_GEMM_INLINE Vec values_of(const std::uint8_t* codes) {
   return _mm256_or_ps(_mm256_blendv_ps(value, nan, as_floats(is_nan)), as_floats(sign));
 }
 
-void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
-  const Vec s = _mm256_set1_ps(scale);
-  for (Index i = 0; i < k; i += 4) {  // 64 codes: 8 of the first pair, 8 of the second, ...
-    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
-#pragma GCC unroll 4
-    for (Index quarter = 0; quarter < 4; ++quarter)
-#pragma GCC unroll 2
-      for (Index pair = 0; pair < 2; ++pair) {
-        const Vec v =
-            rounded(_mm256_mul_ps(values_of(codes + i * kPanel + quarter * 16 + pair * 8), s));
-        const __m256i words = _mm256_srli_epi32(as_bits(v), 16);
-        _mm_storeu_si128(
-            reinterpret_cast<__m128i*>(to + (i + 2 * pair) * kPanel + quarter * 8),
-            _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-      }
+// BF16(value of a code * scale). While neither end of E4M3's range leaves that of BF16's normal
+// numbers, eight mantissas are rounded alike under every exponent, which is then only added.
+constexpr float kLeastScale = 0x1p-100f, kGreatestScale = 0x1p100f;
+bool has_table(float scale) {
+  const float size = scale < 0 ? -scale : scale;
+  return size >= kLeastScale && size <= kGreatestScale;  // not NaN
+}
+struct CodeTable {
+  __m256i low, high;  // bytes of codes 0 to 7, then of 8 to 15 less their exponent
+
+  MINKE_GEMM_MEMBER void set(float scale) {
+    const Vec s = _mm256_set1_ps(scale);
+    const auto bits = [&](const float* values) {
+      return _mm256_srli_epi32(as_bits(rounded(_mm256_mul_ps(load_all(values), s))), 16);
+    };
+    const __m256i small = bits(kCodeValues.of);
+    const __m256i normal = _mm256_sub_epi32(bits(kCodeValues.of + 8), _mm256_set1_epi32(1 << 7));
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(small, normal), 0xD8);
+    const __m256i l = _mm256_and_si256(words, _mm256_set1_epi16(0xFF));
+    const __m256i h = _mm256_srli_epi16(words, 8);
+    low = _mm256_permute4x64_epi64(_mm256_packus_epi16(l, l), 0x88);
+    high = _mm256_permute4x64_epi64(_mm256_packus_epi16(h, h), 0x88);
   }
+  // 32 codes in the order of code_position to two rows of pairs.
+  MINKE_GEMM_MEMBER void widen(const void* codes, __m256i& first, __m256i& second) const {
+    const __m256i c = _mm256_loadu_si256(static_cast<const __m256i*>(codes));
+    const __m256i magnitude = _mm256_and_si256(c, _mm256_set1_epi8(0x7F));
+    // Below 8 the code itself, else 8 + its mantissa, in the lower four bits.
+    const __m256i entry =
+        _mm256_or_si256(magnitude, _mm256_min_epu8(magnitude, _mm256_set1_epi8(8)));
+    // With the exponent of NaN, 15, this makes BF16's.
+    const __m256i is_nan = _mm256_cmpeq_epi8(magnitude, _mm256_set1_epi8(0x7F));
+    const __m256i l =
+        _mm256_blendv_epi8(_mm256_shuffle_epi8(low, entry), _mm256_set1_epi8(0x40), is_nan);
+    const __m256i h =
+        _mm256_blendv_epi8(_mm256_shuffle_epi8(high, entry), _mm256_set1_epi8(0x78), is_nan);
+    const __m256i zero = _mm256_setzero_si256();
+    first = with_exponent(_mm256_unpacklo_epi8(l, h), _mm256_unpacklo_epi8(zero, c));
+    second = with_exponent(_mm256_unpackhi_epi8(l, h), _mm256_unpackhi_epi8(zero, c));
+  }
+
+ private:
+  // `codes`: in the upper bytes. The sign stays, the exponent moves to BF16's.
+  MINKE_GEMM_MEMBER static __m256i with_exponent(__m256i words, __m256i codes) {
+    const __m256i moved = _mm256_and_si256(_mm256_srai_epi16(codes, 4),
+                                           _mm256_set1_epi16(static_cast<short>(0x8780)));
+    return _mm256_add_epi16(words, moved);
+  }
+};
+
+void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
+  if (!has_table(scale)) return kScalar.widen(codes, k, scale, to);
+  CodeTable table;
+  table.set(scale);
+  for (Index i = 0; i < k; i += 4) {
+    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
+#pragma GCC unroll 2
+    for (Index half = 0; half < 2; ++half) {
+      __m256i first, second;
+      table.widen(codes + i * kPanel + half * 32, first, second);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * kPanel + half * 16), first);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (i + 2) * kPanel + half * 16), second);
+    }
+  }
+}
+
+// Lanes of x are BF16 numbers held as FP32, as in WidenedWeights.
+struct CodeWeights {
+  static constexpr bool kScaled = true;
+  static constexpr int kUnits = 4, kBytes = 64, kLanesPerK2 = 2, kTogether = 1;
+  static constexpr int panels(int rows) { return rows <= 2 ? 2 : 1; }
+  CodeTable table;
+  MINKE_GEMM_MEMBER void begin(float scale) { table.set(scale); }
+  MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[4][2]) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      __m256i first, second;
+      table.widen(p + i * 32, first, second);
+      v[0][i] = earlier_of_pairs(as_floats(first));
+      v[1][i] = later_of_pairs(as_floats(first));
+      v[2][i] = earlier_of_pairs(as_floats(second));
+      v[3][i] = later_of_pairs(as_floats(second));
+    }
+  }
+  static Vec multiply(Vec a, Vec v, Vec sum) {
+    return fma(a, v, sum);
+  }
+};
+constexpr int kCodeRows = 4;
+
+// Under a scale without a table the codes are widened first, a stretch of a panel at a time.
+void multiply_codes(const Block& b) {
+  bool tables = true;
+  for (Index k = 0; k < b.k; k += kScale) tables = tables && has_table(b.scales[k / kScale]);
+  if (tables) return multiply_block<CodeWeights, kCodeRows, kCodeRows>(b);
+  alignas(64) std::uint16_t wide[kScale * kPanel];
+  for (Index c = 0; c < b.columns; c += kPanel)
+    for (Index k = 0; k < b.k; k += kScale) {
+      const Index stretch = least(kScale, b.k - k);
+      const auto* codes = static_cast<const std::uint8_t*>(b.w) + c / kPanel * b.panel_bytes;
+      widen(codes + k * kPanel, stretch, b.scales[k / kScale], wide);
+      multiply_block<WidenedWeights, kTileRows>(
+          {static_cast<const float*>(b.x) + k, b.x_stride, b.rows, wide, stretch * kPanel * 2,
+           least(kPanel, b.columns - c), stretch, nullptr, b.y + c, b.y_stride, b.add || k > 0});
+    }
 }
 
 void code_rows(const CodeLayout& f) {
@@ -188,6 +278,8 @@ Kernels with_avx2(Kernels k) {
   k.bf16_lanes = Lanes::Rounded;
   k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
   k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
+  k.multiply_e4m3 = multiply_codes;
+  k.e4m3_rows = kCodeRows;
   k.widen = widen;
   k.code_rows[1] = code_rows;
   k.add_scaled = add_scaled;

@@ -28,7 +28,7 @@ struct PairWeights {
 
 struct CodeWeights {
   static constexpr bool kScaled = true;
-  static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 1;
+  static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 1, kTogether = 2;
   // 20 sums, 4 vectors of tables and what widening needs.
   static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : rows <= 5 ? 4 : 2; }
   CodeTable table;

@@ -9,7 +9,7 @@
 //                             kTileRows: weights then come from memory once and need no second look
 // and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
 // v[unit][vector of the panel], multiply(a, v, sum), and panels(rows) in place of panels_at_once
-// where widening needs registers.
+// and kTogether, panels that are loaded at a time, where widening needs registers.
 //
 // A tile holds its sums in registers over the whole stretch of K, reads each vector of weights once
 // for all its rows and each lane of x once for all its panels. The first tile of rows meets the
@@ -35,8 +35,11 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
   const Index x_bytes = b.x_stride * 4;
   const char* panel[kPanels];
   Vec sums[kRows][kPanels * kVectors];
-  // Widening takes registers: then two panels at a time share the lanes of x.
-  constexpr int kTogether = W::kScaled ? 2 : kPanels;
+  // Widening takes registers: then few panels at a time share the lanes of x.
+  constexpr int kTogether = [] {
+    if constexpr (W::kScaled) return W::kTogether;
+    return kPanels;
+  }();
   const auto width = [&](int vector) { return within(columns - vector * kWidth, kWidth); };
 #pragma GCC unroll 8
   for (int p = 0; p < kPanels; ++p)  // panels beyond the last one: the last one, not stored
@@ -70,7 +73,7 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
 #pragma GCC unroll 8
         for (int p = 0; p < kTogether; ++p) weights.load(panel[q + p], v[p]);
         __asm__("" : "+r"(x));  // lanes are loaded again for the next panels, not kept and spilled
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int u = 0; u < W::kUnits; ++u)
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "ops/gemm_tiles.h"
@@ -29,7 +30,7 @@ Index round_up(Index n, Index step) {
   return (n + step - 1) / step * step;
 }
 
-// y = start + x w^T through one block of `kernels`, y in the middle of rows of 80.
+// y = start + x w^T through one block of `kernels`, y in the middle of rows of kStride.
 constexpr Index kStride = 144;
 std::vector<float> product(const Kernels& kernels, WeightForm form, const Numbers& numbers,
                            Index rows, Index columns, Index k, bool add) {
@@ -110,9 +111,9 @@ void expect_codes_like_widened(const Kernels& kernels) {
       for (const Index k : {32, 96, 128, 160, 512}) {
         SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", K " << k);
         const Numbers numbers(rows, 1, k, static_cast<unsigned>(k + columns));
-        const Index stride = lanes_of(Lanes::Pairs, k) + 16, panels = (columns + 15) / kPanel;
+        const Index stride = lanes_of(kernels.bf16_lanes, k) + 16, panels = (columns + 15) / kPanel;
         Tensor x = Tensor::zeros({rows * stride});
-        kernels.rows[static_cast<int>(Lanes::Pairs)](
+        kernels.rows[static_cast<int>(kernels.bf16_lanes)](
             {numbers.x.data(), k, rows, k, k, x.raw(), stride, false});
         std::vector<std::uint8_t> codes(static_cast<std::size_t>(panels * kPanel * k));
         for (std::uint8_t& c : codes)
@@ -134,6 +135,55 @@ void expect_codes_like_widened(const Kernels& kernels) {
           ASSERT_EQ(y, expected);
         }
       }
+}
+
+// Every code under usual and unusual scales: the bits of the portable form.
+void expect_widened_like_portable(const Kernels& kernels) {
+  std::vector<std::uint8_t> codes(256);
+  for (int c = 0; c < 256; ++c) codes[static_cast<std::size_t>(c)] = static_cast<std::uint8_t>(c);
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float scale : {1.0f, 0.37f, -0.0123f, 0x1p-13f, 0x1.fffffep-9f, 0x1p-100f, 0x1p-120f,
+                            0x1p-140f, 0x1p100f, 0x1p119f, 3e38f, 0.0f, kInf, -kInf, NAN}) {
+    std::vector<std::uint16_t> got(256), expected(256);
+    kernels.widen(codes.data(), 256 / kPanel, scale, got.data());
+    kScalar.widen(codes.data(), 256 / kPanel, scale, expected.data());
+    for (std::size_t i = 0; i < 256; ++i) {
+      const float a = static_cast<float>(std::bit_cast<BF16>(got[i]));
+      const float b = static_cast<float>(std::bit_cast<BF16>(expected[i]));
+      ASSERT_TRUE(got[i] == expected[i] || (std::isnan(a) && std::isnan(b)))
+          << "scale " << scale << ": " << a << " instead of " << b;
+    }
+  }
+}
+
+// NaN and scales at the ends of the range, by way of the product.
+void expect_special_codes(const Kernels& kernels) {
+  constexpr Index k = 256;
+  const Numbers numbers(2, 1, k, 3);
+  const Index stride = lanes_of(kernels.bf16_lanes, k) + 16;
+  Tensor x = Tensor::zeros({2 * stride});
+  kernels.rows[static_cast<int>(kernels.bf16_lanes)](
+      {numbers.x.data(), k, 2, k, k, x.raw(), stride, false});
+  for (const float scale : {0.02f, 0x1p-120f, 0x1p118f, std::numeric_limits<float>::infinity()}) {
+    std::vector<std::uint8_t> codes(k * kPanel, 0x38);
+    codes[5 * 64 + 3] = 0x7F;   // of the second output
+    codes[7 * 64 + 18] = 0xFF;  // of the sixth
+    const float scales[2] = {0.5f, scale};
+    std::vector<std::uint16_t> wide(codes.size());
+    for (Index i = 0; i < 2; ++i)
+      kernels.widen(codes.data() + i * kScale * kPanel, kScale, scales[i],
+                    wide.data() + i * kScale * kPanel);
+    std::vector<float> y(2 * kPanel), expected(2 * kPanel);
+    kernels.multiply_e4m3(
+        {x.raw(), stride, 2, codes.data(), k * kPanel, kPanel, k, scales, y.data(), kPanel, false});
+    kernels.multiply_bf16({x.raw(), stride, 2, wide.data(), k * kPanel * 2, kPanel, k, nullptr,
+                           expected.data(), kPanel, false});
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      EXPECT_TRUE(y[i] == expected[i] || (std::isnan(y[i]) && std::isnan(expected[i])))
+          << "scale " << scale << ", " << i << ": " << y[i] << " instead of " << expected[i];
+      EXPECT_TRUE(std::isnan(y[i]) || (i % kPanel != 1 && i % kPanel != 5));
+    }
+  }
 }
 
 TEST(Gemm, Avx512WithoutBf16InstructionsAgreesWithThePortableRow) {
@@ -163,7 +213,10 @@ TEST(Gemm, CodesOnEveryRowOfTheTableGiveTheBitsOfWidenedOnes) {
   for (Isa isa : available_isas()) {
     SCOPED_TRACE(name_of(isa));
     choose_isa(isa);
-    if (kernels().multiply_e4m3) expect_codes_like_widened(kernels());
+    expect_widened_like_portable(kernels());
+    if (!kernels().multiply_e4m3) continue;
+    expect_codes_like_widened(kernels());
+    expect_special_codes(kernels());
   }
 }
 
