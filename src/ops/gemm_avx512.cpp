@@ -1,4 +1,5 @@
-// AVX-512: FP32 by multiply-add, BF16 by widening both sides, E4M3 widened by table into cache.
+// AVX-512: FP32 by multiply-add, BF16 by widening both sides, E4M3 widened by table, in registers
+// where there are few rows.
 // Large products are bound by the two multiply-adds a cycle, one-row products by memory.
 #include "ops/gemm.h"
 
@@ -65,6 +66,25 @@ void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
     _mm512_storeu_si512(to + (i + 2) * kPanel, second);
   }
 }
+
+// Lanes of x are BF16 numbers held as FP32, as in WidenedWeights.
+struct CodeWeights {
+  static constexpr bool kScaled = true;
+  static constexpr int kUnits = 4, kBytes = 64, kLanesPerK2 = 2, kTogether = 1;
+  static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : rows <= 4 ? 4 : 2; }
+  CodeTable table;
+  MINKE_GEMM_MEMBER void begin(float scale) { table.set(scale); }
+  MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[4][1]) const {
+    __m512i first, second;
+    table.widen(p, first, second);
+    v[0][0] = earlier_of_pairs(as_floats(first));
+    v[1][0] = later_of_pairs(as_floats(first));
+    v[2][0] = earlier_of_pairs(as_floats(second));
+    v[3][0] = later_of_pairs(as_floats(second));
+  }
+  static Vec multiply(Vec a, Vec v, Vec sum) { return fma(a, v, sum); }
+};
+constexpr int kCodeRows = 8;
 
 // E4M3 of a magnitude in FP32 that is not NaN: to nearest even, at most 448.
 MINKE_GEMM_INLINE __m512i code_of(Vec v) {
@@ -172,8 +192,9 @@ Kernels with_avx512(Kernels k) {
   k.bf16_lanes = Lanes::Rounded;
   k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
   k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
-  k.multiply_e4m3 = nullptr;
-  k.e4m3_rows = 0;
+  k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
+  k.e4m3_rows = kCodeRows;
+  k.wide_group = 2 * kGroup;
   k.widen = widen;
   k.quantize = quantize;
   k.code_rows[1] = code_rows<Lanes::Rounded>;

@@ -51,7 +51,6 @@ Kernels with_avx512_bf16(Kernels k) {
   k.multiply_bf16 = multiply_block<PairWeights, kTileRows>;
   k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
-  k.wide_group = 2 * kGroup;
   return k;
 }
 

@@ -190,6 +190,9 @@ TEST(Gemm, Avx512WithoutBf16InstructionsAgreesWithThePortableRow) {
   if (!cpu_features().avx512) GTEST_SKIP() << "no AVX-512 here";
   expect_like_portable(with_avx512(kScalar), WeightForm::Bf16);
   expect_like_portable(with_avx512(kScalar), WeightForm::F32);
+  expect_widened_like_portable(with_avx512(kScalar));
+  expect_codes_like_widened(with_avx512(kScalar));
+  expect_special_codes(with_avx512(kScalar));
 }
 
 TEST(Gemm, EveryRowOfTheTableAgreesWithThePortableOne) {
