@@ -128,8 +128,10 @@ Index deep_for(const PackedWeights& w, Index rows) {
   return w.form() == WeightForm::Bf16 ? kDeepBf16 : kDeepE4m3;
 }
 
-Index group_for(WeightForm form, Index rows) {
-  return form != WeightForm::F32 && rows <= kWideRows ? kernels().wide_group : kGroup;
+// Panels of the blocks of a product: tasks begin at multiples of them, all their rows alike.
+Index group_of(const Product& p) {
+  const bool wide = p.w->form() != WeightForm::F32 && p.y.extent(0) <= kWideRows;
+  return wide ? kernels().wide_group : kGroup;
 }
 
 // Rows of the task, [k, k + stretch) of them, as lanes.
@@ -156,7 +158,7 @@ void run(const Task& t, Write write) {
   const bool widens = w.form() == WeightForm::E4m3 && t.rows > kernels().e4m3_rows;
   const Index deep = std::min(widens ? kDeepE4m3 : deep_for(w, t.rows), w.padded_k());
   const Index stride = padded_stride(lanes_of(lanes, deep));
-  const Index most = group_for(w.form(), t.rows) * kPanel;
+  const Index most = group_of(*t.product) * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   for (Index k = 0; k < w.padded_k(); k += deep) {
     const Index stretch = std::min(deep, w.padded_k() - k);
@@ -207,7 +209,7 @@ void add_tasks(const Product& p, const Fp8View& codes, const PanelRange& panels,
                BlockVector<Task>& to) {
   const Index T = p.y.extent(0), end = std::min(p.w->n(), panels.last * kPanel);
   if (T == 0 || panels.first == panels.last) return;
-  const Index group = group_for(p.w->form(), T), least = T > kFewRows ? 4 : 1;
+  const Index group = group_of(p), least = T > kFewRows ? 4 : 1;
   const Index groups = ceil_div(panels.last - panels.first, group);
   const Index ranges = std::clamp<Index>(pieces, 1, ceil_div(groups, least));
   const Index columns = ceil_div(groups, ranges) * group * kPanel;

@@ -285,6 +285,29 @@ TEST(Linear, ARowsBitsDependOnNothingElse) {
   });
 }
 
+// 192 rows are one task, the two that are left another, and there are several ranges of outputs.
+TEST(Linear, TheLastFewOfManyRowsHaveTheBitsOfAFewRows) {
+  const Index rows = 194, N = 1300, K = 256;
+  const Matrix x = Matrix::random(rows, K, 13);
+  const int threads = n_threads();
+  for_each_isa([&] {
+    for (WeightForm form : kForms) {
+      const Weights w = make_weights(Matrix::random(N, K, 14), form);
+      Matrix last(2, N);
+      linear(x.view().rows(rows - 2, 2), w.packed, last.view());
+      for (int n : {1, 2, 3}) {
+        set_threads(n);
+        Matrix all(rows, N);
+        linear(x.view(), w.packed, all.view());
+        for (Index t = 0; t < 2; ++t)
+          ASSERT_TRUE(same_bits(last, t, all, rows - 2 + t))
+              << "form " << static_cast<int>(form) << ", " << n << " threads, row " << t;
+      }
+      set_threads(threads);
+    }
+  });
+}
+
 TEST(Linear, GroupedIsEachExpertByItself) {
   const std::vector<Index> offsets{0, 0, 5, 6, 6, 40, 40};
   const Index N = 70, K = 150;
