@@ -10,9 +10,10 @@ cd "$(dirname "$0")/.."
 minke=${1:-build/release/minke}
 [ -x "$minke" ] || { echo "speed.sh: $minke: no such program; build it first (./demo.sh), or name it" >&2; exit 2; }
 
+without_progress() { grep -v "^minke: measuring" >&2 || true; }  # errors are shown
 "$minke" info --cpu | grep -E '^(processor|cores|AVX2|chosen)'
-bench() { "$minke" bench "$@" 2>/dev/null | tail -n +3; }
-"$minke" bench gemm --rounds 3 --smaller 4 2>/dev/null |
+bench() { "$minke" bench "$@" 2> >(without_progress) | tail -n +3; }
+"$minke" bench gemm --rounds 3 --smaller 4 2> >(without_progress) |
   grep -E '^what|^linear from memory +(1|8) x 2048 x 7168|^linear +[0-9]+ x [0-9]+ x [0-9]+ +(bf16|e4m3|fp8)'
 bench decode --model moonlight-9l --rounds 3
 bench decode --model moonlight-9l --rounds 3 --context 4096

@@ -1,6 +1,6 @@
 // AVX2: two vectors a panel and 16 registers, so tiles of 6 rows and one panel. E4M3 codes are
-// widened by a table of mantissas, in registers where there are few rows; the few of rows of x by
-// way of FP16, whose bits a code is a shifted part of.
+// widened by a table of mantissas, in registers where there are few rows; those of rows of x by way
+// of FP16, whose bits a code is a shifted part of.
 #include <immintrin.h>
 
 #include "ops/gemm.h"
