@@ -64,11 +64,9 @@ class PairProduct {
     t.y = p_.c + row * p_.c_stride + column;
     t.y_stride = p_.c_stride;
     t.add = add;
-    t.fetch = fetch_;
-    t.fetch_end = p_.fetch_end;
-    TileMultiplier<Tiles> multiplier(t);
-    multiplier.multiply();
-    fetch_ = multiplier.fetched();
+    t.next = &next_;
+    t.next_lines = kTileRows;
+    TileMultiplier<Tiles>(t).multiply();
   }
 
   // A sum of no products.
@@ -93,7 +91,7 @@ class PairProduct {
   }
 
   const SmallProduct& p_;
-  const char* fetch_ = p_.fetch;
+  NextLines next_{p_.fetch, p_.fetch_end - p_.fetch, 1, 0};
   alignas(64) float turned_[kRows * kMostTurned];
   alignas(64) float x_rest_[kRows * kTilePairs], w_rest_[kTilePairs * kColumns];
 };

@@ -85,17 +85,16 @@ Index bytes_of_k(WeightForm form) {  // in one panel
   return kPanel * (form == WeightForm::F32 ? 4 : form == WeightForm::Bf16 ? 2 : 1);
 }
 
-// Panels of codes from `column` on, [k, k + deep) of them, as BF16 of deep * kPanel each.
+// Panels of codes from `column` on, all under the same scales, [k, k + deep) of them, as BF16 of
+// deep * kPanel each.
 const std::uint16_t* widened(const PackedWeights& w, Index column, Index columns, Index k,
                              Index deep, bool scaled) {
   std::uint16_t* to = w_scratch.get<std::uint16_t>(kGroup * kPanel * deep);
-  for (Index c = 0; c < columns; c += kPanel) {
-    const auto* codes = static_cast<const std::uint8_t*>(w.panel((column + c) / kPanel));
-    for (Index i = 0; i < deep; i += kScale) {
-      const float scale = scaled ? w.scales()((column + c) / kScale, (k + i) / kScale) : 1.0f;
-      kernels().widen(codes + (k + i) * kPanel, std::min(kScale, deep - i), scale,
-                      to + (c / kPanel * deep + i) * kPanel);
-    }
+  const auto* codes = static_cast<const std::uint8_t*>(w.panel(column / kPanel));
+  for (Index i = 0; i < deep; i += kScale) {
+    const float scale = scaled ? w.scales()(column / kScale, (k + i) / kScale) : 1.0f;
+    kernels().widen({codes + (k + i) * kPanel, w.panel_bytes(), ceil_div(columns, kPanel),
+                     std::min(kScale, deep - i), scale, to + i * kPanel, deep * kPanel});
   }
   return to;
 }
@@ -150,6 +149,19 @@ void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, floa
        scales.data() + t.row * scales.stride(0) + k / kScale, scales.stride(0)});
 }
 
+// What a task reads after [k, k + deep) of the columns [column, column + columns).
+NextLines lines_after(const Task& t, Index column, Index columns, Index most, Index k, Index deep) {
+  const PackedWeights& w = *t.product->w;
+  const bool end_of_row = column + columns == t.column + t.columns;
+  const Index next_column = end_of_row ? t.column : column + columns;
+  const Index next_k = end_of_row ? k + deep : k;
+  if (next_k >= w.padded_k()) return {};
+  const Index left = t.column + t.columns - next_column, bytes = bytes_of_k(w.form());
+  return {static_cast<const char*>(w.panel(next_column / kPanel)) + next_k * bytes,
+          std::min(deep, w.padded_k() - next_k) * bytes, ceil_div(std::min(most, left), kPanel),
+          w.panel_bytes()};
+}
+
 void run(const Task& t, Write write) {
   const PackedWeights& w = *t.product->w;
   const View2<float> y = t.product->y;
@@ -165,11 +177,11 @@ void run(const Task& t, Write write) {
     lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
     for (Index c = t.column; c < t.column + t.columns; c += most) {
       const Index columns = std::min(most, t.column + t.columns - c);
-      multiply_group(
-          w, c, k,
-          {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
-           y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add},
-          true);
+      multiply_group(w, c, k,
+                     {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
+                      y.data() + t.row * y.stride(0) + c, y.stride(0),
+                      k > 0 || write == Write::Add, lines_after(t, c, columns, most, k, deep)},
+                     true);
     }
   }
 }
@@ -178,9 +190,9 @@ void run(const Task& t, Write write) {
 void run_fp8(const Task& t, Write write) {
   const PackedWeights& w = *t.product->w;
   const View2<float> y = t.product->y;
-  const Index stride = padded_stride(kScale), sums_stride = kGroup * kPanel;
+  const Index stride = padded_stride(kScale), most = kGroup * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
-  float* sums = sum_scratch.get<float>(t.rows * sums_stride);
+  float* sums = sum_scratch.get<float>(t.rows * most);
   const auto& [codes, scales] = t.codes;
   const auto* first = reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0);
   for (Index k = 0; k < w.padded_k(); k += kScale) {
@@ -189,13 +201,13 @@ void run_fp8(const Task& t, Write write) {
                                                                  std::min(stretch, w.k() - k),
                                                                  stretch, lanes_of_x, stride});
     const float* row_scales = &scales(t.row, k / kScale);
-    for (Index c = t.column; c < t.column + t.columns; c += kGroup * kPanel) {
-      const Index columns = std::min(kGroup * kPanel, t.column + t.columns - c);
+    for (Index c = t.column; c < t.column + t.columns; c += most) {
+      const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
                      {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums,
-                      sums_stride, false},
+                      most, false, lines_after(t, c, columns, most, k, kScale)},
                      false);
-      kernels().add_scaled(sums, sums_stride, row_scales, scales.stride(0),
+      kernels().add_scaled(sums, most, row_scales, scales.stride(0),
                            w.scales()(c / kScale, k / kScale), t.rows, columns,
                            y.data() + t.row * y.stride(0) + c, y.stride(0),
                            k > 0 || write == Write::Add);

@@ -10,6 +10,7 @@
 
 #include "ops/isa.h"
 #include "ops/linear.h"
+#include "ops/next_lines.h"
 
 namespace minke::gemm {
 
@@ -42,6 +43,7 @@ struct Block {
   float* y;
   Index y_stride;
   bool add;
+  NextLines next = {};  // to be fetched meanwhile, where there are many rows
 };
 
 // Numbers to be laid out as lanes: `outer` rows of k numbers, or their transpose.
@@ -68,6 +70,16 @@ struct CodeLayout {
   Index scale_stride = 0;
 };
 
+// Panels of E4M3 codes under one scale, to become panels of BF16(code * scale).
+struct CodePanels {
+  const std::uint8_t* codes;
+  Index panel_bytes;  // from one panel to the next
+  Index panels, k;    // a multiple of 4, at most kScale
+  float scale;
+  std::uint16_t* to;
+  Index to_panel;  // numbers from one panel to the next
+};
+
 struct Kernels {
   Lanes bf16_lanes;  // of x in forms Bf16 and E4m3: Rounded or Pairs
   void (*multiply_f32)(const Block&);
@@ -86,8 +98,7 @@ struct Kernels {
   void (*panel[3])(const Layout&);
   void (*panel_transposed[3])(const Layout&);
 
-  // One panel of codes (k a multiple of 4, at most kScale) to BF16(code * scale).
-  void (*widen)(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to);
+  void (*widen)(const CodePanels&);
   // x [k], k <= kScale, to codes; the result is their scale.
   float (*quantize)(const float* x, Index k, std::uint8_t* codes);
   // To rows of lanes; Rounded or Pairs.

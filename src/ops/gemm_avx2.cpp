@@ -57,7 +57,7 @@ MINKE_GEMM_INLINE Vec earlier_of_pairs(Vec v) {
   return as_floats(_mm256_slli_epi32(as_bits(v), 16));
 }
 MINKE_GEMM_INLINE Vec later_of_pairs(Vec v) {
-  return as_floats(_mm256_and_si256(as_bits(v), _mm256_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  return as_floats(_mm256_blend_epi16(as_bits(v), _mm256_setzero_si256(), 0x55));  // no mask to keep
 }
 
 #include "ops/gemm_body.h"
@@ -141,19 +141,24 @@ struct CodeTable {
     low = _mm256_permute4x64_epi64(_mm256_packus_epi16(l, l), 0x88);
     high = _mm256_permute4x64_epi64(_mm256_packus_epi16(h, h), 0x88);
   }
-  // 32 codes in the order of code_position to two rows of pairs.
-  MINKE_GEMM_MEMBER void widen(const void* codes, __m256i& first, __m256i& second) const {
+  // 32 codes in the order of code_position to two rows of pairs. Where NaN is not looked for, it
+  // shows as a magnitude of 0x7F in `greatest`, of which each byte becomes the greatest so far.
+  template <bool kNaN>
+  MINKE_GEMM_MEMBER void widen(const void* codes, __m256i& first, __m256i& second,
+                               __m256i& greatest) const {
     const __m256i c = _mm256_loadu_si256(static_cast<const __m256i*>(codes));
     const __m256i magnitude = _mm256_and_si256(c, _mm256_set1_epi8(0x7F));
     // Below 8 the code itself, else 8 + its mantissa, in the lower four bits.
     const __m256i entry =
         _mm256_or_si256(magnitude, _mm256_min_epu8(magnitude, _mm256_set1_epi8(8)));
-    // With the exponent of NaN, 15, this makes BF16's.
-    const __m256i is_nan = _mm256_cmpeq_epi8(magnitude, _mm256_set1_epi8(0x7F));
-    const __m256i l =
-        _mm256_blendv_epi8(_mm256_shuffle_epi8(low, entry), _mm256_set1_epi8(0x40), is_nan);
-    const __m256i h =
-        _mm256_blendv_epi8(_mm256_shuffle_epi8(high, entry), _mm256_set1_epi8(0x78), is_nan);
+    __m256i l = _mm256_shuffle_epi8(low, entry), h = _mm256_shuffle_epi8(high, entry);
+    if (kNaN) {  // with its exponent, 15, this makes BF16's
+      const __m256i is_nan = _mm256_cmpeq_epi8(magnitude, _mm256_set1_epi8(0x7F));
+      l = _mm256_blendv_epi8(l, _mm256_set1_epi8(0x40), is_nan);
+      h = _mm256_blendv_epi8(h, _mm256_set1_epi8(0x78), is_nan);
+    } else {
+      greatest = _mm256_max_epu8(greatest, magnitude);
+    }
     const __m256i zero = _mm256_setzero_si256();
     first = with_exponent(_mm256_unpacklo_epi8(l, h), _mm256_unpacklo_epi8(zero, c));
     second = with_exponent(_mm256_unpackhi_epi8(l, h), _mm256_unpackhi_epi8(zero, c));
@@ -168,34 +173,47 @@ struct CodeTable {
   }
 };
 
-void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
-  if (!has_table(scale)) return kScalar.widen(codes, k, scale, to);
+void widen(const CodePanels& f) {
+  if (!has_table(f.scale)) return kScalar.widen(f);
   CodeTable table;
-  table.set(scale);
-  for (Index i = 0; i < k; i += 4) {
-    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
+  table.set(f.scale);
+  for (Index p = 0; p < f.panels; ++p) {
+    const std::uint8_t* codes = f.codes + p * f.panel_bytes;
+    std::uint16_t* to = f.to + p * f.to_panel;
+    for (Index i = 0; i < f.k * kPanel; i += 4 * kPanel) {
+      __builtin_prefetch(codes + i + kFetchAhead);
 #pragma GCC unroll 2
-    for (Index half = 0; half < 2; ++half) {
-      __m256i first, second;
-      table.widen(codes + i * kPanel + half * 32, first, second);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i * kPanel + half * 16), first);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (i + 2) * kPanel + half * 16), second);
+      for (Index half = 0; half < 2; ++half) {
+        __m256i first, second, unused;
+        table.widen<true>(codes + i + half * 32, first, second, unused);
+        auto* pairs = reinterpret_cast<__m256i*>(to + i + half * 16);
+        _mm256_storeu_si256(pairs, first);
+        _mm256_storeu_si256(pairs + 2, second);
+      }
     }
   }
 }
 
-// Lanes of x are BF16 numbers held as FP32, as in WidenedWeights.
+// Lanes of x are BF16 numbers held as FP32, as in WidenedWeights. NaN, which weights hardly ever
+// hold, is looked for when a tile is done, or by the patient ones in every code.
+template <bool kNaN>
 struct CodeWeights {
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kRefuses = !kNaN;
   static constexpr int kUnits = 4, kBytes = 64, kLanesPerK2 = 2, kTogether = 1;
   static constexpr int panels(int rows) { return rows <= 2 ? 2 : 1; }
+  using Patient = CodeWeights<true>;
   CodeTable table;
+  __m256i greatest = {};  // magnitudes of codes
+  MINKE_GEMM_MEMBER bool refuses() const {
+    const __m256i nan = _mm256_set1_epi8(0x7F);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi8(greatest, nan)) != 0;
+  }
   MINKE_GEMM_MEMBER void begin(float scale) { table.set(scale); }
-  MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[4][2]) const {
+  MINKE_GEMM_MEMBER void load(const char* p, Vec (&v)[4][2]) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       __m256i first, second;
-      table.widen(p + i * 32, first, second);
+      table.widen<kNaN>(p + i * 32, first, second, greatest);
       v[0][i] = earlier_of_pairs(as_floats(first));
       v[1][i] = later_of_pairs(as_floats(first));
       v[2][i] = earlier_of_pairs(as_floats(second));
@@ -212,13 +230,13 @@ constexpr int kCodeRows = 4;
 void multiply_codes(const Block& b) {
   bool tables = true;
   for (Index k = 0; k < b.k; k += kScale) tables = tables && has_table(b.scales[k / kScale]);
-  if (tables) return multiply_block<CodeWeights, kCodeRows, kCodeRows>(b);
+  if (tables) return multiply_block<CodeWeights<false>, kCodeRows, kCodeRows>(b);
   alignas(64) std::uint16_t wide[kScale * kPanel];
   for (Index c = 0; c < b.columns; c += kPanel)
     for (Index k = 0; k < b.k; k += kScale) {
       const Index stretch = least(kScale, b.k - k);
       const auto* codes = static_cast<const std::uint8_t*>(b.w) + c / kPanel * b.panel_bytes;
-      widen(codes + k * kPanel, stretch, b.scales[k / kScale], wide);
+      widen({codes + k * kPanel, 0, 1, stretch, b.scales[k / kScale], wide, 0});
       multiply_block<WidenedWeights, kTileRows>(
           {static_cast<const float*>(b.x) + k, b.x_stride, b.rows, wide, stretch * kPanel * 2,
            least(kPanel, b.columns - c), stretch, nullptr, b.y + c, b.y_stride, b.add || k > 0});

@@ -55,21 +55,25 @@ MINKE_GEMM_INLINE void transpose(Vec (&v)[16]) {
 
 #include "ops/gemm_layout_body.h"
 
-void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
+void widen(const CodePanels& f) {
   CodeTable table;
-  table.set(scale);
-  for (Index i = 0; i < k; i += 4) {
-    __builtin_prefetch(codes + i * kPanel + kFetchAhead);
-    __m512i first, second;
-    table.widen(codes + i * kPanel, first, second);
-    _mm512_storeu_si512(to + i * kPanel, first);
-    _mm512_storeu_si512(to + (i + 2) * kPanel, second);
+  table.set(f.scale);
+  for (Index p = 0; p < f.panels; ++p) {
+    const std::uint8_t* codes = f.codes + p * f.panel_bytes;
+    std::uint16_t* to = f.to + p * f.to_panel;
+    for (Index i = 0; i < f.k * kPanel; i += 4 * kPanel) {
+      __builtin_prefetch(codes + i + kFetchAhead);
+      __m512i first, second;
+      table.widen(codes + i, first, second);
+      _mm512_storeu_si512(to + i, first);
+      _mm512_storeu_si512(to + i + 2 * kPanel, second);
+    }
   }
 }
 
 // Lanes of x are BF16 numbers held as FP32, as in WidenedWeights.
 struct CodeWeights {
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kRefuses = false;
   static constexpr int kUnits = 4, kBytes = 64, kLanesPerK2 = 2, kTogether = 1;
   static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : rows <= 4 ? 4 : 2; }
   CodeTable table;

@@ -16,7 +16,7 @@ namespace {
 #include "ops/gemm_body.h"
 
 struct PairWeights {
-  static constexpr bool kScaled = false;
+  static constexpr bool kScaled = false, kRefuses = false;
   static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 1;
   static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : panels_at_once(rows); }
   void begin(float) {}
@@ -27,7 +27,7 @@ struct PairWeights {
 };
 
 struct CodeWeights {
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kRefuses = false;
   static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 1, kTogether = 2;
   // 20 sums, 4 vectors of tables and what widening needs.
   static constexpr int panels(int rows) { return rows <= kWideRows ? 8 : rows <= 5 ? 4 : 2; }

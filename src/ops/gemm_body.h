@@ -8,8 +8,9 @@
 //   kTallRows                 up to so many rows are one tile, narrower where there are more than
 //                             kTileRows: weights then come from memory once and need no second look
 // and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
-// v[unit][vector of the panel], multiply(a, v, sum), and panels(rows) in place of panels_at_once
-// and kTogether, panels that are loaded at a time, where widening needs registers.
+// v[unit][vector of the panel], multiply(a, v, sum), panels(rows) in place of panels_at_once,
+// kRefuses: whether it may turn out in the end (refuses()) that they held what only the weights
+// Patient can widen, and kTogether, panels that are loaded at a time, where widening needs registers.
 //
 // A tile holds its sums in registers over the whole stretch of K, reads each vector of weights once
 // for all its rows and each lane of x once for all its panels. The first tile of rows meets the
@@ -30,8 +31,20 @@ constexpr int kVectors = static_cast<int>(kPanel / kWidth);  // of a panel
 // 77 to 81 % of the read bandwidth on Zen 4 against 64 to 71.
 constexpr Index kFetchAhead = 2048;
 
+template <class W>
+constexpr Index kBytesOfK = W::kBytes * W::kLanesPerK2 / (2 * W::kUnits);
+template <class W>
+constexpr Index kStretchOf = W::kScaled ? kScale : kFetchAhead / kBytesOfK<W>;
+
+// What is read after the block: so many lines are fetched in each stretch of a tile.
+struct Ahead {
+  NextLines next;
+  Index lines;
+};
+
 template <class W, int kRows, int kPanels, bool kFetch>
-void multiply_tile(const Block& b, const char* x, const char* w, Index columns, float* y) {
+void multiply_tile(const Block& b, const char* x, const char* w, Index columns, float* y,
+                   Ahead& later) {
   const Index x_bytes = b.x_stride * 4;
   const char* panel[kPanels];
   Vec sums[kRows][kPanels * kVectors];
@@ -53,15 +66,17 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
     }
 
   W weights;
-  constexpr Index kBytesOfK = W::kBytes * W::kLanesPerK2 / (2 * W::kUnits);
-  constexpr Index kStretch = W::kScaled ? kScale : kFetchAhead / kBytesOfK;
+  constexpr Index kStretch = kStretchOf<W>;
   for (Index first = 0; first < b.k; first += kStretch) {
     const Index stretch = least(kStretch, b.k - first);
     // Towards the end of these panels those that are read next are fetched.
     const Index ahead = first + kStretch < b.k
                             ? kFetchAhead
-                            : kFetchAhead + kPanels * b.panel_bytes - b.k * kBytesOfK;
-    if (W::kScaled) weights.begin(b.scales[first / kScale]);
+                            : kFetchAhead + kPanels * b.panel_bytes - b.k * kBytesOfK<W>;
+    if (W::kScaled)
+      weights.begin(b.scales[first / kScale]);
+    else
+      later.next.fetch(later.lines);
     const Index steps = stretch * W::kLanesPerK2 / 2 / W::kUnits;
     for (Index s = 0; s < steps; ++s) {
       if (kFetch)
@@ -92,6 +107,10 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
       for (int p = 0; p < kPanels; ++p) panel[p] += W::kBytes;
     }
   }
+  if constexpr (W::kRefuses)
+    if (weights.refuses())
+      return multiply_tile<typename W::Patient, kRows, kPanels, kFetch>(
+          b, x - b.k * W::kLanesPerK2 * 2, w, columns, y, later);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
@@ -101,7 +120,7 @@ void multiply_tile(const Block& b, const char* x, const char* w, Index columns, 
 
 // kRows rows of all panels of the block.
 template <class W, int kRows, bool kFetch>
-void multiply_rows(const Block& b, Index row) {
+void multiply_rows(const Block& b, Index row, Ahead& later) {
   constexpr int kPanels = W::panels(kRows), kFewer = kPanels > 4 ? 4 : kPanels;
   for (Index c = 0; c < b.columns; c += kPanels * kPanel) {
     const char* x = static_cast<const char*>(b.x) + row * b.x_stride * 4;
@@ -109,35 +128,41 @@ void multiply_rows(const Block& b, Index row) {
     const Index columns = least(kPanels * kPanel, b.columns - c);
     float* y = b.y + row * b.y_stride + c;
     if (columns > kFewer * kPanel)
-      multiply_tile<W, kRows, kPanels, kFetch>(b, x, w, columns, y);
+      multiply_tile<W, kRows, kPanels, kFetch>(b, x, w, columns, y, later);
     else
-      multiply_tile<W, kRows, kFewer, kFetch>(b, x, w, columns, y);
+      multiply_tile<W, kRows, kFewer, kFetch>(b, x, w, columns, y, later);
   }
 }
 
 template <class W, int kMost, bool kFetch>
-void multiply_some_rows(const Block& b, Index row, Index n) {
-  if (n == kMost) return multiply_rows<W, kMost, kFetch>(b, row);
-  if constexpr (kMost > 1) multiply_some_rows<W, kMost - 1, kFetch>(b, row, n);
+void multiply_some_rows(const Block& b, Index row, Index n, Ahead& later) {
+  if (n == kMost) return multiply_rows<W, kMost, kFetch>(b, row, later);
+  if constexpr (kMost > 1) multiply_some_rows<W, kMost - 1, kFetch>(b, row, n, later);
 }
 
 // Tiles of nearly the same height, so that none is left with too few sums to hide the latency.
 template <class W, int kMost, int kTall = kTallRows>
 void multiply_block(const Block& b) {
-  if (b.rows <= kTall) return multiply_some_rows<W, kTall, true>(b, 0, b.rows);
-  Index row = b.rows / ((b.rows + kMost - 1) / kMost);
-  multiply_some_rows<W, kMost, true>(b, 0, row);
+  Ahead later{{}, 0};
+  if (b.rows <= kTall) return multiply_some_rows<W, kTall, true>(b, 0, b.rows, later);
+  constexpr Index kColumns = W::panels(kMost) * kPanel;
+  const Index tiles_of_rows = (b.rows + kMost - 1) / kMost;
+  const Index tiles_of_columns = (b.columns + kColumns - 1) / kColumns;
+  const Index stretches = (b.k + kStretchOf<W> - 1) / kStretchOf<W>;
+  later = {b.next, b.next.share(tiles_of_rows * tiles_of_columns * stretches)};
+  Index row = b.rows / tiles_of_rows;
+  multiply_some_rows<W, kMost, true>(b, 0, row, later);
   while (row < b.rows) {
     const Index left = b.rows - row, tiles = (left + kMost - 1) / kMost;
     const Index n = (left + tiles - 1) / tiles;
-    multiply_some_rows<W, kMost, false>(b, row, n);
+    multiply_some_rows<W, kMost, false>(b, row, n, later);
     row += n;
   }
 }
 
 // Weights and lanes of x in FP32.
 struct F32Weights {
-  static constexpr bool kScaled = false;
+  static constexpr bool kScaled = false, kRefuses = false;
   static constexpr int kUnits = 1, kBytes = 64, kLanesPerK2 = 2;
   static constexpr int panels(int rows) { return panels_at_once(rows); }
   void begin(float) {}
@@ -152,7 +177,7 @@ struct F32Weights {
 
 // Weights in BF16, lanes of x BF16 numbers held as FP32: a pair of k is two multiply-adds.
 struct WidenedWeights {
-  static constexpr bool kScaled = false;
+  static constexpr bool kScaled = false, kRefuses = false;
   static constexpr int kUnits = 2, kBytes = 64, kLanesPerK2 = 2;
   static constexpr int panels(int rows) { return panels_at_once(rows); }
   void begin(float) {}

@@ -74,14 +74,16 @@ void lay_out(const Layout& f) {
     }
 }
 
-void widen(const std::uint8_t* codes, Index k, float scale, std::uint16_t* to) {
-  for (Index pair = 0; pair < k / 2; ++pair)
-    for (Index n = 0; n < kPanel; ++n)
-      for (Index i = 0; i < 2; ++i) {
-        E4M3 code;
-        code.code = codes[pair / 2 * 64 + code_position(pair % 2, n) * 2 + i];
-        to[(pair * kPanel + n) * 2 + i] = BF16(float(code) * scale).bits;
-      }
+void widen(const CodePanels& f) {
+  for (Index p = 0; p < f.panels; ++p)
+    for (Index pair = 0; pair < f.k / 2; ++pair)
+      for (Index n = 0; n < kPanel; ++n)
+        for (Index i = 0; i < 2; ++i) {
+          const Index at = pair / 2 * 64 + code_position(pair % 2, n) * 2 + i;
+          E4M3 code;
+          code.code = f.codes[p * f.panel_bytes + at];
+          f.to[p * f.to_panel + (pair * kPanel + n) * 2 + i] = BF16(float(code) * f.scale).bits;
+        }
 }
 
 float quantize(const float* x, Index k, std::uint8_t* codes) {

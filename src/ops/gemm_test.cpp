@@ -88,7 +88,7 @@ struct PortableTable {
   float scale = 0;
   void set(float s) { scale = s; }
   void widen(const std::uint8_t* codes, Index k, std::uint16_t* to, Index) const {
-    kScalar.widen(codes, k, scale, to);
+    kScalar.widen({codes, 0, 1, k, scale, to, 0});
   }
 };
 
@@ -122,10 +122,10 @@ void expect_codes_like_widened(const Kernels& kernels) {
         for (Index i = 0; i < k; i += kScale) scales.push_back(0.01f * static_cast<float>(i + 3));
         Tensor widened = Tensor::zeros({panels * kPanel * k / 2});
         auto* to = static_cast<std::uint16_t*>(widened.raw());
-        for (Index p = 0; p < panels; ++p)
-          for (Index i = 0; i < k; i += kScale)
-            kernels.widen(codes.data() + (p * k + i) * kPanel, std::min(kScale, k - i),
-                          scales[static_cast<std::size_t>(i / kScale)], to + (p * k + i) * kPanel);
+        for (Index i = 0; i < k; i += kScale)
+          kernels.widen({codes.data() + i * kPanel, k * kPanel, panels, std::min(kScale, k - i),
+                         scales[static_cast<std::size_t>(i / kScale)], to + i * kPanel,
+                         k * kPanel});
         for (const bool add : {false, true}) {
           std::vector<float> y(static_cast<std::size_t>(rows * kStride), 0.25f), expected = y;
           kernels.multiply_e4m3({x.raw(), stride, rows, codes.data(), k * kPanel, columns, k,
@@ -145,8 +145,8 @@ void expect_widened_like_portable(const Kernels& kernels) {
   for (const float scale : {1.0f, 0.37f, -0.0123f, 0x1p-13f, 0x1.fffffep-9f, 0x1p-100f, 0x1p-120f,
                             0x1p-140f, 0x1p100f, 0x1p119f, 3e38f, 0.0f, kInf, -kInf, NAN}) {
     std::vector<std::uint16_t> got(256), expected(256);
-    kernels.widen(codes.data(), 256 / kPanel, scale, got.data());
-    kScalar.widen(codes.data(), 256 / kPanel, scale, expected.data());
+    kernels.widen({codes.data(), 0, 1, 256 / kPanel, scale, got.data(), 0});
+    kScalar.widen({codes.data(), 0, 1, 256 / kPanel, scale, expected.data(), 0});
     for (std::size_t i = 0; i < 256; ++i) {
       const float a = static_cast<float>(std::bit_cast<BF16>(got[i]));
       const float b = static_cast<float>(std::bit_cast<BF16>(expected[i]));
@@ -171,8 +171,8 @@ void expect_special_codes(const Kernels& kernels) {
     const float scales[2] = {0.5f, scale};
     std::vector<std::uint16_t> wide(codes.size());
     for (Index i = 0; i < 2; ++i)
-      kernels.widen(codes.data() + i * kScale * kPanel, kScale, scales[i],
-                    wide.data() + i * kScale * kPanel);
+      kernels.widen({codes.data() + i * kScale * kPanel, 0, 1, kScale, scales[i],
+                     wide.data() + i * kScale * kPanel, 0});
     std::vector<float> y(2 * kPanel), expected(2 * kPanel);
     kernels.multiply_e4m3(
         {x.raw(), stride, 2, codes.data(), k * kPanel, kPanel, k, scales, y.data(), kPanel, false});

@@ -7,6 +7,10 @@ namespace minke::gemm {
 
 static_assert(kPanel == kTileColumns && kStep == 2 * kTilePairs);
 
+constexpr Index tiles_of(Index n) {
+  return (n + kTileRows - 1) / kTileRows;
+}
+
 template <class Tiles>
 void multiply_by_tiles(const Block& b) {
   TileProduct p;
@@ -23,6 +27,9 @@ void multiply_by_tiles(const Block& b) {
   p.y_stride = b.y_stride;
   p.add = b.add;
   p.ahead = 2048;
+  NextLines next = b.next;
+  p.next = &next;
+  p.next_lines = next.share(tiles_of(b.rows) * tiles_of(b.columns) * p.steps);
   TileMultiplier<Tiles>(p).multiply();
 }
 

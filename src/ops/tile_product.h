@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/next_lines.h"
 #include "tensor/view.h"
 
 namespace minke {
@@ -82,15 +83,15 @@ struct TileProduct {
   float* y;
   Index y_stride;
   bool add;
-  Index ahead = 0;              // the first rows fetch w from so far ahead, 0: not at all
-  const char* fetch = nullptr;  // up to fetch_end, to the second level: 16 lines for a product
-  const char* fetch_end = nullptr;
+  Index ahead = 0;            // the first rows fetch w from so far ahead, 0: not at all
+  NextLines* next = nullptr;  // of which so many lines are fetched with every product of tiles
+  Index next_lines = 0;
 };
 
 template <class Tiles>
 class TileMultiplier {
  public:
-  explicit TileMultiplier(const TileProduct& p) : p_(p), fetch_(p.fetch) {}
+  explicit TileMultiplier(const TileProduct& p) : p_(p) {}
 
   void multiply() {
     Index upper = -1, lower = -1;
@@ -110,7 +111,6 @@ class TileMultiplier {
     }
     tiles_.release();
   }
-  const char* fetched() const { return fetch_; }  // up to here
 
  private:
   template <bool kTwoRows, bool kTwoColumns>
@@ -124,14 +124,10 @@ class TileMultiplier {
     const char* w = static_cast<const char*>(p_.w) + column_ / kTileColumns * p_.w_panel;
     for (Index step = 0; step < p_.steps; ++step, x += kTileBytes, w += p_.w_step) {
       if (row_ == 0 && p_.ahead > 0) {
-        fetch<3>(w + p_.ahead);
-        if (kTwoColumns) fetch<3>(w + p_.w_panel + p_.ahead);
+        fetch(w + p_.ahead);
+        if (kTwoColumns) fetch(w + p_.w_panel + p_.ahead);
       }
-      for (int i = 0; i < (kTwoRows ? 2 : 1) * (kTwoColumns ? 2 : 1); ++i)
-        if (fetch_ < p_.fetch_end) {
-          fetch<2>(fetch_);
-          fetch_ += kTileRows * kTileBytes;
-        }
+      if (p_.next) p_.next->fetch(p_.next_lines * (kTwoRows ? 2 : 1) * (kTwoColumns ? 2 : 1));
       tiles_.template load<4>(x, p_.x_stride);
       tiles_.template load<6>(w, p_.w_stride);
       tiles_.template multiply_add<0, 4, 6>();
@@ -152,11 +148,9 @@ class TileMultiplier {
     if constexpr (kTwoRows && kTwoColumns) end<3>(kTileRows, kTileColumns, lower_);
   }
 
-  template <int kLevel>  // 3: the first cache, 2: the second
   static void fetch(const char* p) {
 #pragma GCC unroll 16
-    for (Index line = 0; line < kTileRows; ++line)
-      __builtin_prefetch(p + line * kTileBytes, 0, kLevel);
+    for (Index line = 0; line < kTileRows; ++line) __builtin_prefetch(p + line * kTileBytes);
   }
 
   template <int kTile>
@@ -175,7 +169,6 @@ class TileMultiplier {
   }
 
   const TileProduct p_;
-  const char* fetch_;
   Tiles tiles_;
   Index row_ = 0, column_ = 0, upper_ = 0, lower_ = 0;
 };
