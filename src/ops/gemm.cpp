@@ -179,8 +179,8 @@ void run(const Task& t, Write write) {
       const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
                      {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
-                      y.data() + t.row * y.stride(0) + c, y.stride(0),
-                      k > 0 || write == Write::Add, lines_after(t, c, columns, most, k, deep)},
+                      y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add,
+                      lines_after(t, c, columns, most, k, deep)},
                      true);
     }
   }
@@ -204,13 +204,12 @@ void run_fp8(const Task& t, Write write) {
     for (Index c = t.column; c < t.column + t.columns; c += most) {
       const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
-                     {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums,
-                      most, false, lines_after(t, c, columns, most, k, kScale)},
+                     {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums, most,
+                      false, lines_after(t, c, columns, most, k, kScale)},
                      false);
-      kernels().add_scaled(sums, most, row_scales, scales.stride(0),
-                           w.scales()(c / kScale, k / kScale), t.rows, columns,
-                           y.data() + t.row * y.stride(0) + c, y.stride(0),
-                           k > 0 || write == Write::Add);
+      kernels().add_scaled(
+          sums, most, row_scales, scales.stride(0), w.scales()(c / kScale, k / kScale), t.rows,
+          columns, y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add);
     }
   }
 }

@@ -57,7 +57,8 @@ MINKE_GEMM_INLINE Vec earlier_of_pairs(Vec v) {
   return as_floats(_mm256_slli_epi32(as_bits(v), 16));
 }
 MINKE_GEMM_INLINE Vec later_of_pairs(Vec v) {
-  return as_floats(_mm256_blend_epi16(as_bits(v), _mm256_setzero_si256(), 0x55));  // no mask to keep
+  const __m256i zero = _mm256_setzero_si256();  // at hand already, as a mask would not be
+  return as_floats(_mm256_blend_epi16(as_bits(v), zero, 0x55));
 }
 
 #include "ops/gemm_body.h"

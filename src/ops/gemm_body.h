@@ -10,7 +10,8 @@
 // and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
 // v[unit][vector of the panel], multiply(a, v, sum), panels(rows) in place of panels_at_once,
 // kRefuses: whether it may turn out in the end (refuses()) that they held what only the weights
-// Patient can widen, and kTogether, panels that are loaded at a time, where widening needs registers.
+// Patient can widen, and kTogether, panels that are loaded at a time, where widening needs
+// registers.
 //
 // A tile holds its sums in registers over the whole stretch of K, reads each vector of weights once
 // for all its rows and each lane of x once for all its panels. The first tile of rows meets the
