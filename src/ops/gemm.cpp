@@ -17,8 +17,7 @@ namespace {
 constexpr Index kRows = 192;     // of x in one task: with kDeep of k they stay in L2
 constexpr Index kDeepF32 = 512;  // of k in one stretch
 constexpr Index kDeepBf16 = 1024;
-constexpr Index kDeepE4m3 = 512;  // widened panels as well
-constexpr Index kFewRows = 16;    // up to here panels are read whole: memory likes long streams
+constexpr Index kFewRows = 16;  // up to here panels are read whole: memory likes long streams
 constexpr Index kGradientRows = 256, kGradientColumns = 512, kGradientDeep = 256;
 constexpr double kWorthThreads = 4e6;  // multiply-adds, or 16 bytes of weights: about 20 us
 

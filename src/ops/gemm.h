@@ -6,6 +6,7 @@
 // rows and panels are shared out nor on where K is cut.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "ops/isa.h"
@@ -15,10 +16,12 @@
 namespace minke::gemm {
 
 constexpr Index kPanel = PackedWeights::kPanel;
-constexpr Index kGroup = 4;     // panels of one block
+constexpr Index kGroup = 4;  // panels of one block
+constexpr Index kAnyRows = std::numeric_limits<Index>::max();
 constexpr Index kWideRows = 2;  // blocks of up to so many rows may have Kernels::wide_group panels
 constexpr Index kStep = 32;     // K is padded with zeros to a multiple of this
 constexpr Index kScale = 128;   // K under one FP8 scale
+constexpr Index kDeepE4m3 = 512;  // of k in one block of more than a few rows in form E4m3
 
 // What a product reads instead of x. Every lane has 32 bits.
 enum class Lanes {
@@ -86,7 +89,7 @@ struct Kernels {
   void (*multiply_bf16)(const Block&);
   // Widens codes on the way: for up to e4m3_rows rows. Null where codes are always widened first.
   void (*multiply_e4m3)(const Block&);
-  Index e4m3_rows;
+  Index e4m3_rows;  // or kAnyRows
   // Panels of a block of up to kWideRows rows in forms Bf16 and E4m3: kGroup, or 2 * kGroup (no
   // more than PackedWeights::kTogether, nor than the outputs under one FP8 scale).
   Index wide_group;

@@ -32,7 +32,7 @@ struct VectorTable {
   }
 };
 
-#include "ops/gemm_few_rows_body.h"
+#include "ops/gemm_tiles_body.h"
 
 }  // namespace
 }  // namespace minke::gemm
@@ -43,7 +43,7 @@ namespace minke::gemm {
 Kernels with_amx(Kernels k) {
   k.multiply_bf16 = multiply_pairs_by_tiles<HardwareTiles>;
   k.multiply_e4m3 = multiply_codes_by_tiles<HardwareTiles, VectorTable>;
-  k.e4m3_rows = kTileRows;
+  k.e4m3_rows = kAnyRows;
   k.wide_group = kGroup;
   return k;
 }

@@ -92,21 +92,23 @@ struct PortableTable {
   }
 };
 
-#include "ops/gemm_few_rows_body.h"
+#include "ops/gemm_tiles_body.h"
 
 Kernels on_tile_model() {
   Kernels k = kScalar;
   k.bf16_lanes = Lanes::Pairs;
   k.multiply_bf16 = multiply_pairs_by_tiles<TileModel>;
   k.multiply_e4m3 = multiply_codes_by_tiles<TileModel, PortableTable>;
-  k.e4m3_rows = kTileRows;
+  k.e4m3_rows = kAnyRows;
   return k;
 }
 
 // A few rows times codes: the bits of the same kernels on codes that were widened first.
 void expect_codes_like_widened(const Kernels& kernels) {
   std::mt19937 generator(5);
-  for (const Index rows : {Index{1}, Index{2}, Index{7}, kernels.e4m3_rows})
+  std::vector<Index> all_rows = {1, 2, 7, std::min(kernels.e4m3_rows, kTileRows)};
+  if (kernels.e4m3_rows == kAnyRows) all_rows.insert(all_rows.end(), {17, 32, 33, 48, 70});
+  for (const Index rows : all_rows)
     for (const Index columns : widths(kernels, WeightForm::E4m3, rows))
       for (const Index k : {32, 96, 128, 160, 512}) {
         SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", K " << k);

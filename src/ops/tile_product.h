@@ -12,6 +12,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "ops/next_lines.h"
 #include "tensor/view.h"
@@ -88,10 +89,17 @@ struct TileProduct {
   Index next_lines = 0;
 };
 
-template <class Tiles>
+// What has to be done before tiles of w are read: called by the first rows for `panels` columns of
+// tiles from `panel` on, a step ahead, while the unit multiplies.
+struct NothingToPrepare {
+  void operator()(Index /*panel*/, Index /*panels*/, Index /*step*/) const {}
+};
+
+template <class Tiles, class Prepare = NothingToPrepare>
 class TileMultiplier {
  public:
-  explicit TileMultiplier(const TileProduct& p) : p_(p) {}
+  explicit TileMultiplier(const TileProduct& p, Prepare prepare = {})
+      : p_(p), prepare_(std::move(prepare)) {}
 
   void multiply() {
     Index upper = -1, lower = -1;
@@ -120,13 +128,14 @@ class TileMultiplier {
     if constexpr (kTwoRows) begin<2>(kTileRows, 0, lower_);
     if constexpr (kTwoRows && kTwoColumns) begin<3>(kTileRows, kTileColumns, lower_);
 
+    const Index panel = column_ / kTileColumns, panels = kTwoColumns ? 2 : 1;
     const char* x = static_cast<const char*>(p_.x) + row_ * p_.x_stride;
-    const char* w = static_cast<const char*>(p_.w) + column_ / kTileColumns * p_.w_panel;
+    const char* w = static_cast<const char*>(p_.w) + panel * p_.w_panel;
+    if (row_ == 0) prepare_(panel, panels, 0);
     for (Index step = 0; step < p_.steps; ++step, x += kTileBytes, w += p_.w_step) {
-      if (row_ == 0 && p_.ahead > 0) {
-        fetch(w + p_.ahead);
-        if (kTwoColumns) fetch(w + p_.w_panel + p_.ahead);
-      }
+      if (row_ == 0 && step + 1 < p_.steps) prepare_(panel, panels, step + 1);
+      if (row_ == 0 && p_.ahead > 0)
+        for (Index i = 0; i < panels; ++i) fetch(w + i * p_.w_panel + p_.ahead);
       if (p_.next) p_.next->fetch(p_.next_lines * (kTwoRows ? 2 : 1) * (kTwoColumns ? 2 : 1));
       tiles_.template load<4>(x, p_.x_stride);
       tiles_.template load<6>(w, p_.w_stride);
@@ -169,6 +178,7 @@ class TileMultiplier {
   }
 
   const TileProduct p_;
+  Prepare prepare_;
   Tiles tiles_;
   Index row_ = 0, column_ = 0, upper_ = 0, lower_ = 0;
 };

@@ -1,7 +1,7 @@
-// Products of up to 16 rows on a unit of tiles (ops/tile_product.h), bound by reading weights. Up
-// to four panels of 16 outputs are read side by side, each a long stream of which later lines are
-// fetched. Codes in E4M3 are widened into cache, those of the next step of k while the unit
-// multiplies.
+// Products on a unit of tiles (ops/tile_product.h). Those of up to 16 rows are bound by reading
+// weights: up to four panels of 16 outputs are read side by side, each a long stream of which later
+// lines are fetched. Codes in E4M3 are widened into cache by the first rows, those of the next step
+// of k while the unit multiplies; more rows find them there.
 //
 // Included in an anonymous namespace, inside a target region where Table needs one. A Table has
 //   set(scale)                    BF16(value of a code * scale) from now on
@@ -109,8 +109,44 @@ class FewRowsProduct {
   Tiles tiles_;
 };
 
+// Codes for any number of rows: all panels of a block, widened.
+template <class Table>
+class WidenedPanels {
+ public:
+  explicit WidenedPanels(const Block& b) : b_(b) {
+    MINKE_ASSERT(b.k <= kDeepE4m3 && b.columns <= kGroup * kPanel);
+    for (Index i = 0; i * kScale < b.k; ++i) tables_[i].set(b.scales[i]);
+  }
+  void prepare(Index panel, Index panels, Index step) {
+    const Table& table = tables_[step * kStep / kScale];
+    for (Index p = panel; p < panel + panels; ++p)
+      table.widen(static_cast<const std::uint8_t*>(b_.w) + p * b_.panel_bytes + step * kCodes,
+                  kStep, widened_[p] + step * kCodes, kFetchAhead);
+  }
+  const std::uint16_t* panels() const { return widened_[0]; }
+  static constexpr Index panel_bytes() { return sizeof widened_[0]; }
+
+ private:
+  static constexpr Index kCodes = kStep * kPanel;
+  const Block& b_;
+  Table tables_[kDeepE4m3 / kScale];
+  alignas(64) std::uint16_t widened_[kGroup][kDeepE4m3 * kPanel];
+};
+
+template <class Tiles, class Table>
+void multiply_many_codes_by_tiles(const Block& b) {
+  WidenedPanels<Table> weights(b);
+  const auto prepare = [&](Index panel, Index panels, Index step) {
+    weights.prepare(panel, panels, step);
+  };
+  NextLines next = b.next;
+  const TileProduct p = product_of(b, weights.panels(), weights.panel_bytes(), next);
+  TileMultiplier<Tiles, decltype(prepare)>(p, prepare).multiply();
+}
+
 template <class Tiles, class Table>
 void multiply_codes_by_tiles(const Block& b) {
+  if (b.rows > kTileRows) return multiply_many_codes_by_tiles<Tiles, Table>(b);
   switch ((b.columns + kPanel - 1) / kPanel) {
     case 1:
       return FewRowsProduct<Tiles, CodeTiles<Table, 1>, 1>(b).multiply();
