@@ -15,24 +15,7 @@ MINKE_TARGET_AVX512_BEGIN
 namespace minke::gemm {
 namespace {
 
-#include "ops/gemm_avx512_body.h"
-
-struct VectorTable {
-  CodeTable table;
-  MINKE_GEMM_MEMBER void set(float scale) { table.set(scale); }
-  MINKE_GEMM_MEMBER void widen(const std::uint8_t* codes, Index k, std::uint16_t* to,
-                               Index ahead) const {
-    for (Index i = 0; i < k * kPanel; i += 64) {
-      __builtin_prefetch(codes + i + ahead, 0, 2);
-      __m512i first, second;
-      table.widen(codes + i, first, second);
-      _mm512_store_si512(to + i, first);
-      _mm512_store_si512(to + i + 32, second);
-    }
-  }
-};
-
-#include "ops/gemm_tiles_body.h"
+#include "ops/gemm_amx_body.h"
 
 }  // namespace
 }  // namespace minke::gemm
@@ -41,11 +24,7 @@ MINKE_TARGET_AVX512_END
 namespace minke::gemm {
 
 Kernels with_amx(Kernels k) {
-  k.multiply_bf16 = multiply_pairs_by_tiles<HardwareTiles>;
-  k.multiply_e4m3 = multiply_codes_by_tiles<HardwareTiles, VectorTable>;
-  k.e4m3_rows = kAnyRows;
-  k.wide_group = kGroup;
-  return k;
+  return with_tiles<HardwareTiles>(k);
 }
 
 bool agree_on_pairs(const Kernels& a, const Kernels& b) {

@@ -13,8 +13,8 @@ namespace {
 
 using Vec = __m256;
 constexpr Index kWidth = 8;
-constexpr int kTileRows = 6;
-constexpr int kTallRows = kTileRows;
+constexpr int kFullRows = 6;
+constexpr int kTallRows = kFullRows;
 constexpr int panels_at_once(int rows) {
   return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }
@@ -238,7 +238,7 @@ void multiply_codes(const Block& b) {
       const Index stretch = least(kScale, b.k - k);
       const auto* codes = static_cast<const std::uint8_t*>(b.w) + c / kPanel * b.panel_bytes;
       widen({codes + k * kPanel, 0, 1, stretch, b.scales[k / kScale], wide, 0});
-      multiply_block<WidenedWeights, kTileRows>(
+      multiply_block<WidenedWeights, kFullRows>(
           {static_cast<const float*>(b.x) + k, b.x_stride, b.rows, wide, stretch * kPanel * 2,
            least(kPanel, b.columns - c), stretch, nullptr, b.y + c, b.y_stride, b.add || k > 0});
     }
@@ -295,8 +295,8 @@ void add_outer_scaled(const float* sums, Index sums_stride, const float* row_sca
 Kernels with_avx2(Kernels k) {
   k = with_layouts(k);
   k.bf16_lanes = Lanes::Rounded;
-  k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
-  k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
+  k.multiply_f32 = multiply_block<F32Weights, kFullRows>;
+  k.multiply_bf16 = multiply_block<WidenedWeights, kFullRows>;
   k.multiply_e4m3 = multiply_codes;
   k.e4m3_rows = kCodeRows;
   k.widen = widen;

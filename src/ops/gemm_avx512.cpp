@@ -194,8 +194,8 @@ void add_outer_scaled(const float* sums, Index sums_stride, const float* row_sca
 Kernels with_avx512(Kernels k) {
   k = with_layouts(k);
   k.bf16_lanes = Lanes::Rounded;
-  k.multiply_f32 = multiply_block<F32Weights, kTileRows>;
-  k.multiply_bf16 = multiply_block<WidenedWeights, kTileRows>;
+  k.multiply_f32 = multiply_block<F32Weights, kFullRows>;
+  k.multiply_bf16 = multiply_block<WidenedWeights, kFullRows>;
   k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
   k.wide_group = 2 * kGroup;

@@ -48,7 +48,7 @@ constexpr int kCodeRows = 10;
 
 Kernels with_avx512_bf16(Kernels k) {
   k.bf16_lanes = Lanes::Pairs;
-  k.multiply_bf16 = multiply_block<PairWeights, kTileRows>;
+  k.multiply_bf16 = multiply_block<PairWeights, kFullRows>;
   k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
   return k;

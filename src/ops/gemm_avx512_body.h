@@ -5,10 +5,10 @@
 
 using Vec = __m512;
 constexpr Index kWidth = 16;
-constexpr int kTileRows = 6;   // 24 sums, 4 vectors of weights, one lane of x: 29 of 32 registers
+constexpr int kFullRows = 6;   // 24 sums, 4 vectors of weights, one lane of x: 29 of 32 registers
 constexpr int kTallRows = 12;  // 24 sums of two panels
 constexpr int panels_at_once(int rows) {
-  return rows <= kTileRows ? 4 : 2;
+  return rows <= kFullRows ? 4 : 2;
 }
 
 MINKE_GEMM_INLINE __mmask16 first_of(Index n) {

@@ -4,9 +4,9 @@
 //   load_some, store_some     of the first n numbers at p; the rest reads as zero
 //   broadcast                 one lane of x to all
 //   panels_at_once(rows)      how many panels a tile of that many rows covers
-//   kTileRows                 rows of a full tile
+//   kFullRows                 rows of a full tile
 //   kTallRows                 up to so many rows are one tile, narrower where there are more than
-//                             kTileRows: weights then come from memory once and need no second look
+//                             kFullRows: weights then come from memory once and need no second look
 // and weights W: kUnits lanes of x and kBytes of a panel per step, begin(scale), load(p, v) with
 // v[unit][vector of the panel], multiply(a, v, sum), panels(rows) in place of panels_at_once,
 // kRefuses: whether it may turn out in the end (refuses()) that they held what only the weights

@@ -3,6 +3,7 @@
 #include "ops/gemm.h"
 
 #include <gtest/gtest.h>
+#include <immintrin.h>
 
 #include <bit>
 #include <cmath>
@@ -11,6 +12,8 @@
 #include <random>
 
 #include "ops/gemm_tiles.h"
+#include "ops/gemm_vector.h"
+#include "ops/target.h"
 #include "ops/tile_model.h"
 
 namespace minke::gemm {
@@ -103,6 +106,22 @@ Kernels on_tile_model() {
   return k;
 }
 
+}  // namespace
+}  // namespace minke::gemm
+
+MINKE_TARGET_AVX512_BEGIN
+namespace minke::gemm::with_vectors {
+namespace {
+
+#include "ops/gemm_amx_body.h"
+
+}  // namespace
+}  // namespace minke::gemm::with_vectors
+MINKE_TARGET_AVX512_END
+
+namespace minke::gemm {
+namespace {
+
 // A few rows times codes: the bits of the same kernels on codes that were widened first.
 void expect_codes_like_widened(const Kernels& kernels) {
   std::mt19937 generator(5);
@@ -110,7 +129,8 @@ void expect_codes_like_widened(const Kernels& kernels) {
   if (kernels.e4m3_rows == kAnyRows) all_rows.insert(all_rows.end(), {17, 32, 33, 48, 70});
   for (const Index rows : all_rows)
     for (const Index columns : widths(kernels, WeightForm::E4m3, rows))
-      for (const Index k : {32, 96, 128, 160, 512}) {
+      for (const Index k : std::initializer_list<Index>{32, 96, 128, 160, kDeepE4m3, 1056}) {
+        if (k > kDeepE4m3 && rows > kTileRows) continue;  // only a few rows come with more
         SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", K " << k);
         const Numbers numbers(rows, 1, k, static_cast<unsigned>(k + columns));
         const Index stride = lanes_of(kernels.bf16_lanes, k) + 16, panels = (columns + 15) / kPanel;
@@ -266,6 +286,14 @@ TEST(Gemm, AgreementFindsAWrongTileUnit) {
     b.y[b.y_stride * (b.rows - 1) + b.columns - 1] += 1.0f;
   };
   EXPECT_FALSE(agree_on_pairs(wrong, on_tile_model()));
+}
+
+TEST(Gemm, VectorsWidenCodesForTheModelOfTheTileUnit) {
+  if (!cpu_features().avx512_bf16) GTEST_SKIP() << "no AVX512_BF16 here";
+  const Kernels below = with_avx512_bf16(with_avx512(kScalar));
+  const Kernels k = with_vectors::with_tiles<TileModel>(below);
+  expect_like_portable(k, WeightForm::Bf16);
+  expect_codes_like_widened(k);
 }
 
 TEST(Gemm, TileUnitAgreesWithItsModel) {
