@@ -117,7 +117,8 @@ TokenOperand along_tokens(const ModelOf<Real>& model, const KeptOutput& x) {
   if constexpr (std::is_same_v<Real, float>)
     if (x.e5m6.defined()) {
       const Index all[] = {0, x.e5m6.codes.extent(0)};
-      return {nullptr, fp8_columns(widened(x.e5m6), all, *model.fp8)};
+      const Tensor values = widened(x.e5m6);
+      return {nullptr, fp8_columns(values.v2(), all, *model.fp8)};
     }
   return {x.values, std::nullopt};
 }

@@ -149,53 +149,65 @@ void dequantize(const Fp8View& x, View2<float> y) {
 
 namespace {
 
-// Tiles of 128x1 in y.values, whose rows read_row(row, values) gives: a tile stays in cache from
-// the first look at it to the last.
-template <class ReadRow>
-Fp8Columns tile_columns(Tensor values, std::span<const Index> offsets, ScaleForm form,
-                        const ReadRow& read_row) {
-  const Index K = values.extent(1);
-  const auto n = static_cast<std::size_t>(K);
-  const std::vector<TokenTile> tiles = token_tiles(offsets, values.extent(0));
-  Fp8Columns y{std::move(values), {}};
+constexpr Index kColumnsOfTask = 512;  // of them 128 tokens in FP32 stay in cache
+
+// Tiles of 128x1 of x [T, K]: read(t, k, n, room, maxima) gives n numbers of row t from column k
+// on, which it may put into `room`, and raises the maxima of their columns to them.
+template <class Read>
+Fp8Columns tile_columns(Index T, Index K, std::span<const Index> offsets, ScaleForm form,
+                        const Read& read) {
+  const std::vector<TokenTile> tiles = token_tiles(offsets, T);
+  Fp8Columns y{Tensor::uninitialized<BF16>({T, K}), {}};
   if (form == ScaleForm::Float)
     y.scales = Tensor::uninitialized({static_cast<Index>(tiles.size()), K});
   const Fp8Kernels& kernels = fp8_kernels();
-  float* const first = y.values.v2().data();
-  parallel_for(static_cast<Index>(tiles.size()), [&](Index i) {
-    const auto [row, rows, tile] = tiles[static_cast<std::size_t>(i)];
-    std::vector<float> scales(n, 0.0f), inverses(form == ScaleForm::PowerOfTwo ? n : 0);
-    for (Index t = row; t < row + rows; ++t) read_row(t, first + t * K, scales.data());
-    for (float& s : scales) s = fp8_tile_scale(s, form);
-    for (std::size_t j = 0; j < inverses.size(); ++j) inverses[j] = 1 / scales[j];
-    for (Index t = row; t < row + rows; ++t)
-      kernels.round_by(first + t * K, K, scales.data(),
-                       inverses.empty() ? nullptr : inverses.data());
-    if (form == ScaleForm::Float)
-      std::copy(scales.begin(), scales.end(), y.scales.v2().data() + tile * K);
+  BF16* const values = y.values.v2<BF16>().data();
+  const Index ranges = block_count(K, kColumnsOfTask);
+  parallel_for(static_cast<Index>(tiles.size()) * ranges, [&](Index i) {
+    static thread_local std::vector<float> room(
+        static_cast<std::size_t>(kFp8Tile * kColumnsOfTask));
+    const auto [row, rows, tile] = tiles[static_cast<std::size_t>(i / ranges)];
+    const Index k = i % ranges * kColumnsOfTask, n = std::min(kColumnsOfTask, K - k);
+    const float* numbers[kFp8Tile];
+    float scales[kColumnsOfTask] = {}, inverses[kColumnsOfTask];
+    for (Index t = 0; t < rows; ++t)
+      numbers[t] = read(row + t, k, n, room.data() + t * kColumnsOfTask, scales);
+    for (Index j = 0; j < n; ++j) {
+      scales[j] = fp8_tile_scale(scales[j], form);
+      inverses[j] = 1 / scales[j];
+    }
+    const bool folded = form == ScaleForm::PowerOfTwo;
+    for (Index t = 0; t < rows; ++t)
+      kernels.round_by(numbers[t], n, scales, folded ? inverses : nullptr,
+                       values + (row + t) * K + k);
+    if (!folded) std::copy_n(scales, n, y.scales.v2().data() + tile * K + k);
   });
   return y;
 }
 
 }  // namespace
 
-Fp8Columns fp8_columns(Tensor x, std::span<const Index> offsets, ScaleForm form) {
-  const Index K = x.extent(1);
-  return tile_columns(std::move(x), offsets, form, [&](Index, const float* values, float* maxima) {
-    fp8_kernels().raise_maxima(values, K, maxima);
-  });
+Fp8Columns fp8_columns(View2<const float> x, std::span<const Index> offsets, ScaleForm form) {
+  const Fp8Kernels& kernels = fp8_kernels();
+  return tile_columns(x.extent(0), x.extent(1), offsets, form,
+                      [&](Index t, Index k, Index n, float*, float* maxima) {
+                        const float* numbers = x.data() + t * x.stride(0) + k;
+                        kernels.raise_maxima(numbers, n, maxima);
+                        return numbers;
+                      });
 }
 
 Fp8Columns fp8_columns(const Fp8View& x, std::span<const Index> offsets, ScaleForm form) {
-  const Index K = x.codes.extent(1);
-  Tensor values = Tensor::uninitialized({x.codes.extent(0), K});
   const Fp8Kernels& kernels = fp8_kernels();
-  return tile_columns(std::move(values), offsets, form, [&](Index t, float* row, float* maxima) {
-    for (Index k = 0; k < K; k += kFp8Tile)
-      kernels.decode_raising(
-          bytes_of(x.codes.data()) + t * x.codes.stride(0) + k, std::min(kFp8Tile, K - k),
-          x.scales.data()[t * x.scales.stride(0) + k / kFp8Tile], row + k, maxima + k);
-  });
+  const auto read = [&](Index t, Index k, Index n, float* room, float* maxima) -> const float* {
+    const std::uint8_t* codes = bytes_of(x.codes.data()) + t * x.codes.stride(0) + k;
+    const float* scales = x.scales.data() + t * x.scales.stride(0) + k / kFp8Tile;
+    for (Index j = 0; j < n; j += kFp8Tile)
+      kernels.decode_raising(codes + j, std::min(kFp8Tile, n - j), scales[j / kFp8Tile], room + j,
+                             maxima + j);
+    return room;
+  };
+  return tile_columns(x.codes.extent(0), x.codes.extent(1), offsets, form, read);
 }
 
 void fp8_blocks(View2<const float> w, ScaleForm form, View2<E4M3> codes, View2<float> scales,

@@ -56,18 +56,18 @@ Fp8Rows fp8_rows(View2<const float> x, ScaleForm form, Fp8Counts* counts = nullp
 // y [T, K] = code * scale in FP32.
 void dequantize(const Fp8View& x, View2<float> y);
 
-// Tiles of 128x1: 128 tokens of one column. With power-of-two scales `values` are code * scale,
-// exact in BF16, and `scales` is empty; otherwise `values` are those of the codes.
+// Tiles of 128x1: 128 tokens of one column. With power-of-two scales `values` are code * scale and
+// `scales` is empty; otherwise `values` are those of the codes. BF16 holds both without rounding.
 struct Fp8Columns {
-  Tensor values;  // F32 [T, K]
+  Tensor values;  // BF16 [T, K]
   Tensor scales;  // F32 [tiles, K], or empty
 };
 
 // The tokens of one group (of one expert: rows [offsets[e], offsets[e + 1])) share no tile with
-// another's; a group's tiles follow those of the groups before it. x is dequantised, and quantised
-// again along tokens; an FP32 x [T, K] is consumed.
+// another's; a group's tiles follow those of the groups before it. Codes are dequantised, and
+// quantised again along tokens.
 Fp8Columns fp8_columns(const Fp8View& x, std::span<const Index> offsets, ScaleForm form);
-Fp8Columns fp8_columns(Tensor x, std::span<const Index> offsets, ScaleForm form);
+Fp8Columns fp8_columns(View2<const float> x, std::span<const Index> offsets, ScaleForm form);
 
 // w [N, K] in blocks of 128x128 -> codes [N, K], scales [ceil(N / 128), ceil(K / 128)].
 void fp8_blocks(View2<const float> w, ScaleForm form, View2<E4M3> codes, View2<float> scales,

@@ -267,19 +267,19 @@ void decode_raising(const std::uint8_t* codes, Index n, float scale, float* y, f
       });
 }
 
-void round_by(float* x, Index n, const float* scales, const float* inverses) {
+void round_by(const float* x, Index n, const float* scales, const float* inverses, BF16* y) {
   if (inverses)
     each_piece(
         n, [=](Index j, Index m) __attribute__((always_inline)) {
           const Vec v = load_at(x + j, m), scaled = v * load_at(inverses + j, m);
           const Vec rounded = rounded_magnitude<E4m3>(magnitude_of(scaled));
-          store_at(x + j, with_sign(rounded, v) * load_at(scales + j, m), m);
+          store_at(y + j, with_sign(rounded, v) * load_at(scales + j, m), m);
         });
   else
     each_piece(
         n, [=](Index j, Index m) __attribute__((always_inline)) {
           const Vec v = load_at(x + j, m), scaled = v / load_at(scales + j, m);
-          store_at(x + j, with_sign(rounded_magnitude<E4m3>(magnitude_of(scaled)), v), m);
+          store_at(y + j, with_sign(rounded_magnitude<E4m3>(magnitude_of(scaled)), v), m);
         });
 }
 

@@ -20,9 +20,9 @@ struct Fp8Kernels {
   void (*raise_maxima)(const float* x, Index n, float* maxima);
   // decode, then raise_maxima
   void (*decode_raising)(const std::uint8_t* codes, Index n, float scale, float* y, float* maxima);
-  // x[j] = float(E4M3(x[j] / scales[j])), in place; with `inverses` of the scales, then powers of
-  // two, times scales[j]
-  void (*round_by)(float* x, Index n, const float* scales, const float* inverses);
+  // y[j] = E4M3(x[j] / scales[j]); with `inverses` of the scales, then powers of two, times
+  // scales[j]
+  void (*round_by)(const float* x, Index n, const float* scales, const float* inverses, BF16* y);
   // E5M6 codes of x[i] / scale, a power of two; and back
   void (*encode_e5m6)(const float* x, Index n, float scale, std::uint16_t* codes);
   void (*decode_e5m6)(const std::uint16_t* codes, Index n, float scale, float* y);

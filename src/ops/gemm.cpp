@@ -314,11 +314,29 @@ void finish_block(const GradientTask& t, Index tile, Index column, Block block, 
                                g.dw.stride(0));
 }
 
+// Columns [column, column + n) of tokens [first, first + k), to be laid out transposed.
+Layout columns_of(View2<const float> x, View2<const BF16> narrow, Index first, Index k,
+                  Index padded_k, Index column, Index n, float* to, Index to_stride) {
+  Layout layout{nullptr, 0, n, k, padded_k, to, to_stride};
+  if (narrow.empty()) {
+    layout.from = x.data() + first * x.stride(0) + column;
+    layout.stride = x.stride(0);
+  } else {
+    layout.narrow = narrow.data() + first * narrow.stride(0) + column;
+    layout.stride = narrow.stride(0);
+  }
+  return layout;
+}
+
+Index tokens_of(const Gradient& g) {
+  return g.narrow_x.empty() ? g.x.extent(0) : g.narrow_x.extent(0);
+}
+
 // dw [rows, columns] += dy^T x: stretches of T are laid out in cache, dy^T as rows, x as panels.
 void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
-  const auto& [dy, x, dw, dy_scales, x_scales] = *t.gradient;
-  const Index T = x.extent(0);
-  const Index deep = std::min(dy_scales.empty() ? kGradientDeep : kScale, round_up(T, kStep));
+  const Gradient& g = *t.gradient;
+  const Index T = tokens_of(g);
+  const Index deep = std::min(g.dy_scales.empty() ? kGradientDeep : kScale, round_up(T, kStep));
   const Index stride = padded_stride(lanes_of(lanes, deep));
   const Index panel_size = lanes_of(panel_lanes, deep) * kPanel;
   float* rows = x_scratch.get<float>(t.rows * stride);
@@ -326,13 +344,13 @@ void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
   for (Index first = 0; first < T; first += deep) {
     const Index n = std::min(deep, T - first), stretch = round_up(n, kStep);
     kernels().rows_transposed[static_cast<int>(lanes)](
-        {dy.data() + first * dy.stride(0) + t.row, dy.stride(0), t.rows, n, stretch, rows, stride});
+        columns_of(g.dy, g.narrow_dy, first, n, stretch, t.row, t.rows, rows, stride));
     for (Index k = 0; k < stretch; k += kStep)
       for (Index c = 0; c < t.columns; c += kPanel)
         kernels().panel_transposed[static_cast<int>(panel_lanes)](
-            {x.data() + (first + k) * x.stride(0) + t.column + c, x.stride(0),
-             std::min(kPanel, t.columns - c), std::min(kStep, n - k), kStep,
-             panels + c / kPanel * panel_size + lanes_of(panel_lanes, k) * kPanel, 0});
+            columns_of(g.x, g.narrow_x, first + k, std::min(kStep, n - k), kStep, t.column + c,
+                       std::min(kPanel, t.columns - c),
+                       panels + c / kPanel * panel_size + lanes_of(panel_lanes, k) * kPanel, 0));
     for (Index c = 0; c < t.columns; c += kGroup * kPanel) {
       const Block block{rows,
                         stride,
@@ -342,8 +360,8 @@ void run(const GradientTask& t, Lanes lanes, Lanes panel_lanes) {
                         std::min(kGroup * kPanel, t.columns - c),
                         stretch,
                         nullptr,
-                        dw.data() + t.row * dw.stride(0) + t.column + c,
-                        dw.stride(0),
+                        g.dw.data() + t.row * g.dw.stride(0) + t.column + c,
+                        g.dw.stride(0),
                         true};
       finish_block(t, first / kScale, c, block, panel_lanes);
     }
@@ -359,8 +377,8 @@ void multiply_gradients(std::span<const Gradient> gradients, Precision precision
   double work = 0;
   Index blocks = 0;
   for (const Gradient& g : gradients) {
-    work += static_cast<double>(g.x.extent(0)) * g.dw.size();
-    if (g.x.extent(0) > 0)
+    work += static_cast<double>(tokens_of(g)) * g.dw.size();
+    if (tokens_of(g) > 0)
       blocks +=
           ceil_div(g.dw.extent(0), kGradientRows) * ceil_div(g.dw.extent(1), kGradientColumns);
   }
@@ -368,7 +386,7 @@ void multiply_gradients(std::span<const Gradient> gradients, Precision precision
   const Index cut = blocks < 2 * n_threads() ? 2 : 1;
   BlockVector<GradientTask> tasks;
   for (const Gradient& g : gradients) {
-    if (g.x.extent(0) == 0) continue;
+    if (tokens_of(g) == 0) continue;
     const Index N = g.dw.extent(0), K = g.dw.extent(1);
     const Index rows = round_up(std::min(kGradientRows, ceil_div(N, cut)), kStep);
     for (Index row = 0; row < N; row += rows)

@@ -56,8 +56,9 @@ struct Layout {
   Index outer, k;
   Index padded_k;  // what lies beyond k becomes zero
   void* to;
-  Index to_stride;          // lanes from one row to the next
-  bool past_cache = false;  // panels: too much to be kept in cache
+  Index to_stride;               // lanes from one row to the next
+  bool past_cache = false;       // panels: too much to be kept in cache
+  const BF16* narrow = nullptr;  // transposed: the numbers, instead of `from`
 };
 
 // E4M3 codes to be laid out as rows of lanes, each kScale of a row times its scale where there are
@@ -146,8 +147,9 @@ enum class Arithmetic { OfForm, Fp8 };  // Fp8: codes of x times those of w, sca
 void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic);
 
 struct Gradient {
-  View2<const float> dy, x;
+  View2<const float> dy = {}, x = {};  // or, where they are empty, narrow_dy and narrow_x
   View2<float> dw;
+  View2<const BF16> narrow_dy = {}, narrow_x = {};
   // Where given, of tiles of 128 tokens: [tiles, N] and [tiles, K]. Each tile's sums are scaled.
   View2<const float> dy_scales = {}, x_scales = {};
 };

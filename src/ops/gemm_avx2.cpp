@@ -35,6 +35,15 @@ MINKE_GEMM_INLINE void store_past_cache(float* p, Vec v) {
 MINKE_GEMM_INLINE Vec load_some(const float* p, Index n) {
   return n >= kWidth ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_of(n));
 }
+MINKE_GEMM_INLINE Vec load_some(const BF16* p, Index n) {
+  BF16 some[kWidth] = {};
+  if (n < kWidth) {
+    __builtin_memcpy(some, p, static_cast<std::size_t>(n) * sizeof(BF16));
+    p = some;
+  }
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
+}
 MINKE_GEMM_INLINE void store_some(float* p, Vec v, Index n) {
   if (n >= kWidth)
     _mm256_storeu_ps(p, v);

@@ -26,6 +26,10 @@ MINKE_GEMM_INLINE void store_past_cache(float* p, Vec v) {
 MINKE_GEMM_INLINE Vec load_some(const float* p, Index n) {
   return _mm512_maskz_loadu_ps(first_of(n), p);
 }
+MINKE_GEMM_INLINE Vec load_some(const BF16* p, Index n) {
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_of(n), p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
 MINKE_GEMM_INLINE void store_some(float* p, Vec v, Index n) {
   _mm512_mask_storeu_ps(p, first_of(n), v);
 }

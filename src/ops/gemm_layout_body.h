@@ -1,5 +1,6 @@
 // Numbers laid out as lanes (Layout in ops/gemm.h) in squares of kWidth x kWidth lanes. Included
-// like ops/gemm_body.h; needs Vec, kWidth, load_some, store_all, store_past_cache and
+// like ops/gemm_body.h; needs Vec, kWidth, load_some (of FP32 and BF16), store_all,
+// store_past_cache and
 //   transpose(v)              kWidth vectors in place
 //   rounded(v)                to BF16, held as FP32
 //   pairs_along(a, b)         of rounded k, k + 1, ... in a and then b
@@ -19,15 +20,22 @@ MINKE_GEMM_INLINE Vec lanes_along(const float* row, Index n) {
   if constexpr (kLanes == Lanes::Pairs) return pairs_along(rounded(some(0)), rounded(some(kWidth)));
 }
 
-// One lane of `width` columns: rows `left` of them are there.
-template <Lanes kLanes>
-MINKE_GEMM_INLINE Vec lanes_across(const float* from, Index stride, Index width, Index left) {
-  const Vec a = load_some(from, left > 0 ? width : 0);
-  if constexpr (kLanes == Lanes::F32) return a;
-  if constexpr (kLanes == Lanes::Rounded) return rounded(a);
+MINKE_GEMM_INLINE Vec load_rounded(const float* p, Index n) {
+  return rounded(load_some(p, n));
+}
+MINKE_GEMM_INLINE Vec load_rounded(const BF16* p, Index n) {
+  return load_some(p, n);
+}
+
+// One lane of `width` columns: rows `left` of them are there. From is float or BF16.
+template <Lanes kLanes, class From>
+MINKE_GEMM_INLINE Vec lanes_across(const From* from, Index stride, Index width, Index left) {
+  const Index n = left > 0 ? width : 0;
+  if constexpr (kLanes == Lanes::F32) return load_some(from, n);
+  if constexpr (kLanes == Lanes::Rounded) return load_rounded(from, n);
   if constexpr (kLanes == Lanes::Pairs)
-    return pairs_across(rounded(a),
-                        rounded(load_some(left > 1 ? from + stride : from, left > 1 ? width : 0)));
+    return pairs_across(load_rounded(from, n),
+                        load_rounded(left > 1 ? from + stride : from, left > 1 ? width : 0));
 }
 
 // kWidth lanes' worth, to the second level. Past the end is as good as any other address.
@@ -82,9 +90,8 @@ void lay_out_panel(const Layout& f) {
   }
 }
 
-// Transposed rows to rows or to a panel.
-template <Lanes kLanes, bool kToPanel>
-void lay_out_transposed(const Layout& f) {
+template <Lanes kLanes, bool kToPanel, class From>
+void lay_out_transposed(const Layout& f, const From* numbers) {
   constexpr Index kPerLane = kLanes == Lanes::Pairs ? 2 : 1;
   const Index outer = kToPanel ? kPanel : f.outer, lanes = f.padded_k / kPerLane;
   float* to = static_cast<float*>(f.to);
@@ -92,7 +99,7 @@ void lay_out_transposed(const Layout& f) {
     for (Index l = 0; l < lanes; l += kWidth) {
       Vec v[kWidth];
       const Index columns = within(f.outer - i, kWidth);
-      const float* from = f.from + (columns > 0 ? i : 0);
+      const From* from = numbers + (columns > 0 ? i : 0);
 #pragma GCC unroll 16
       for (Index j = 0; j < kWidth; ++j) {
         const Index k = (l + j) * kPerLane;
@@ -116,6 +123,15 @@ void lay_out_transposed(const Layout& f) {
           if (j < columns) store_all(to + (i + j) * f.to_stride + l, v[j]);
       }
     }
+}
+
+// Transposed rows to rows or to a panel.
+template <Lanes kLanes, bool kToPanel>
+void lay_out_transposed(const Layout& f) {
+  if (f.narrow)
+    lay_out_transposed<kLanes, kToPanel>(f, f.narrow);
+  else
+    lay_out_transposed<kLanes, kToPanel>(f, f.from);
 }
 
 constexpr Kernels with_layouts(Kernels k) {

@@ -59,6 +59,7 @@ void lay_out(const Layout& f) {
   const Index outer = std::is_same_v<Target, ToPanel> ? kPanel : f.outer;
   const auto number = [&](Index i, Index k) {
     if (i >= f.outer || k >= f.k) return 0.0f;
+    if (kTransposed && f.narrow) return float(f.narrow[k * f.stride + i]);
     return kTransposed ? f.from[k * f.stride + i] : f.from[i * f.stride + k];
   };
   for (Index i = 0; i < outer; ++i)

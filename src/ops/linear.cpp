@@ -27,8 +27,8 @@ void check_codes(const PackedWeights& w) {
     throw ShapeError("FP8 arithmetic needs weights in form E4M3: pack codes and scales");
 }
 
-template <class Real>
-void check_gradient(View2<const Real> dy, View2<const Real> x, View2<Real> dw) {
+template <class T, class Real>
+void check_gradient(View2<const T> dy, View2<const T> x, View2<Real> dw) {
   if (dy.extent(0) != x.extent(0) || dw.extent(0) != dy.extent(1) || dw.extent(1) != x.extent(1))
     throw ShapeError(fmt::format(
         "a weight gradient [{}, {}] of dy [{}, {}] and x [{}, {}]; expected as many rows in dy as "
@@ -148,9 +148,14 @@ void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
     const Index first = offsets[e], rows = offsets[e + 1] - first;
     if (rows == 0) continue;
     const Index tiles = block_count(rows, kFp8Tile);
-    gradients.push_back({dy.values.v2().rows(first, rows), x.values.v2().rows(first, rows), dw[e],
-                         tile_scales(dy, tile, tiles), tile_scales(x, tile, tiles)});
-    check_gradient<float>(gradients.back().dy, gradients.back().x, dw[e]);
+    const View2<const BF16> dy_rows = dy.values.v2<BF16>().rows(first, rows);
+    const View2<const BF16> x_rows = x.values.v2<BF16>().rows(first, rows);
+    check_gradient(dy_rows, x_rows, dw[e]);
+    gradients.push_back({.dw = dw[e],
+                         .narrow_dy = dy_rows,
+                         .narrow_x = x_rows,
+                         .dy_scales = tile_scales(dy, tile, tiles),
+                         .x_scales = tile_scales(x, tile, tiles)});
     tile += tiles;
   }
   gemm::multiply_gradients(gradients, Precision::Bf16);
@@ -159,7 +164,7 @@ void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
 void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
                             Precision precision) {
   check_gradient(dy, x, dw);
-  const gemm::Gradient gradient{dy, x, dw};
+  const gemm::Gradient gradient{.dy = dy, .x = x, .dw = dw};
   gemm::multiply_gradients({&gradient, 1}, precision);
 }
 
@@ -172,8 +177,8 @@ void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
   for (std::size_t e = 0; e < dw.size(); ++e) {
     const Index first = offsets[e], rows = offsets[e + 1] - first;
     if (rows == 0) continue;
-    gradients.push_back({dy.rows(first, rows), x.rows(first, rows), dw[e]});
-    check_gradient<float>(gradients.back().dy, gradients.back().x, dw[e]);
+    check_gradient(dy.rows(first, rows), x.rows(first, rows), dw[e]);
+    gradients.push_back({.dy = dy.rows(first, rows), .x = x.rows(first, rows), .dw = dw[e]});
   }
   gemm::multiply_gradients(gradients, precision);
 }

@@ -105,7 +105,7 @@ TEST(LinearFp8, WeightGradientIsAProductOfTheTiledOperands) {
         for (std::size_t e = 0; e < 3; ++e) {
           const Index first = offsets[e], rows = offsets[e + 1] - first;
           const auto value = [&](const Fp8Columns& of, Index column, Index t) {
-            const float v = of.values.v2()(first + t, column);
+            const float v = float(of.values.v2<BF16>()(first + t, column));
             return form == ScaleForm::Float
                        ? static_cast<double>(v) * of.scales.v2()(tile + t / 128, column)
                        : static_cast<double>(v);
