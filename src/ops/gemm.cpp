@@ -18,6 +18,7 @@ constexpr Index kRows = 192;     // of x in one task: with kDeep of k they stay 
 constexpr Index kDeepF32 = 512;  // of k in one stretch
 constexpr Index kDeepBf16 = 1024;
 constexpr Index kFewRows = 16;  // up to here panels are read whole: memory likes long streams
+static_assert(kFewRows <= kTileRows);  // more come in stretches of kDeepE4m3 at most
 constexpr Index kGradientRows = 256, kGradientColumns = 512, kGradientDeep = 256;
 constexpr double kWorthThreads = 4e6;  // multiply-adds, or 16 bytes of weights: about 20 us
 
