@@ -135,7 +135,8 @@ TEST(Fp8Tiles, ColumnsAreTheDefinitionsInEveryGroup) {
           for (Index t = 0; t < n; ++t)
             for (Index k = 0; k < K; ++k) {
               const bool folded = form == ScaleForm::PowerOfTwo;
-              ASSERT_EQ(float(y.values.v2<BF16>()(row + t, k)), values(t, k) * (folded ? scales(0, k) : 1));
+              ASSERT_EQ(float(y.values.v2<BF16>()(row + t, k)),
+                        values(t, k) * (folded ? scales(0, k) : 1));
               if (!folded) {
                 ASSERT_EQ(y.scales.v2()(tile, k), scales(0, k));
               }
