@@ -173,6 +173,21 @@ struct CodeTable {
     first = with_exponent(_mm256_unpacklo_epi8(l, h), _mm256_unpacklo_epi8(zero, c));
     second = with_exponent(_mm256_unpackhi_epi8(l, h), _mm256_unpackhi_epi8(zero, c));
   }
+  // k of one panel, a multiple of 4, to pairs; fetches, too, what lies so many bytes ahead.
+  MINKE_GEMM_MEMBER void widen(const std::uint8_t* codes, Index k, std::uint16_t* to,
+                               Index ahead) const {
+    for (Index i = 0; i < k * kPanel; i += 4 * kPanel) {
+      __builtin_prefetch(codes + i + ahead, 0, 2);
+#pragma GCC unroll 2
+      for (Index half = 0; half < 2; ++half) {
+        __m256i first, second, unused;
+        widen<true>(codes + i + half * 32, first, second, unused);
+        auto* pairs = reinterpret_cast<__m256i*>(to + i + half * 16);
+        _mm256_storeu_si256(pairs, first);
+        _mm256_storeu_si256(pairs + 2, second);
+      }
+    }
+  }
 
  private:
   // `codes`: in the upper bytes. The sign stays, the exponent moves to BF16's.
@@ -185,23 +200,7 @@ struct CodeTable {
 
 void widen(const CodePanels& f) {
   if (!has_table(f.scale)) return kScalar.widen(f);
-  CodeTable table;
-  table.set(f.scale);
-  for (Index p = 0; p < f.panels; ++p) {
-    const std::uint8_t* codes = f.codes + p * f.panel_bytes;
-    std::uint16_t* to = f.to + p * f.to_panel;
-    for (Index i = 0; i < f.k * kPanel; i += 4 * kPanel) {
-      __builtin_prefetch(codes + i + kFetchAhead);
-#pragma GCC unroll 2
-      for (Index half = 0; half < 2; ++half) {
-        __m256i first, second, unused;
-        table.widen<true>(codes + i + half * 32, first, second, unused);
-        auto* pairs = reinterpret_cast<__m256i*>(to + i + half * 16);
-        _mm256_storeu_si256(pairs, first);
-        _mm256_storeu_si256(pairs + 2, second);
-      }
-    }
-  }
+  widen_panels<CodeTable>(f);
 }
 
 // Lanes of x are BF16 numbers held as FP32, as in WidenedWeights. NaN, which weights hardly ever

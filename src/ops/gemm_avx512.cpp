@@ -55,22 +55,6 @@ MINKE_GEMM_INLINE void transpose(Vec (&v)[16]) {
 
 #include "ops/gemm_layout_body.h"
 
-void widen(const CodePanels& f) {
-  CodeTable table;
-  table.set(f.scale);
-  for (Index p = 0; p < f.panels; ++p) {
-    const std::uint8_t* codes = f.codes + p * f.panel_bytes;
-    std::uint16_t* to = f.to + p * f.to_panel;
-    for (Index i = 0; i < f.k * kPanel; i += 4 * kPanel) {
-      __builtin_prefetch(codes + i + kFetchAhead);
-      __m512i first, second;
-      table.widen(codes + i, first, second);
-      _mm512_storeu_si512(to + i, first);
-      _mm512_storeu_si512(to + i + 2 * kPanel, second);
-    }
-  }
-}
-
 // Lanes of x are BF16 numbers held as FP32, as in WidenedWeights.
 struct CodeWeights {
   static constexpr bool kScaled = true, kRefuses = false;
@@ -199,7 +183,7 @@ Kernels with_avx512(Kernels k) {
   k.multiply_e4m3 = multiply_block<CodeWeights, kCodeRows, kCodeRows>;
   k.e4m3_rows = kCodeRows;
   k.wide_group = 2 * kGroup;
-  k.widen = widen;
+  k.widen = widen_panels<CodeTable>;
   k.quantize = quantize;
   k.code_rows[1] = code_rows<Lanes::Rounded>;
   k.code_rows[2] = code_rows<Lanes::Pairs>;

@@ -118,4 +118,15 @@ struct CodeTable {
     first = _mm512_unpacklo_epi8(l, h);
     second = _mm512_unpackhi_epi8(l, h);
   }
+  // k of one panel, a multiple of 4, to pairs; fetches, too, what lies so many bytes ahead.
+  MINKE_GEMM_MEMBER void widen(const std::uint8_t* codes, Index k, std::uint16_t* to,
+                               Index ahead) const {
+    for (Index i = 0; i < k * kPanel; i += 4 * kPanel) {
+      __builtin_prefetch(codes + i + ahead, 0, 2);
+      __m512i first, second;
+      widen(codes + i, first, second);
+      _mm512_storeu_si512(to + i, first);
+      _mm512_storeu_si512(to + i + 2 * kPanel, second);
+    }
+  }
 };

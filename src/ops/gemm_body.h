@@ -161,6 +161,15 @@ void multiply_block(const Block& b) {
   }
 }
 
+// Kernels::widen, by a table of a scale: set(scale), and widen(codes, k, to, ahead) of one panel.
+template <class Table>
+void widen_panels(const CodePanels& f) {
+  Table table;
+  table.set(f.scale);
+  for (Index p = 0; p < f.panels; ++p)
+    table.widen(f.codes + p * f.panel_bytes, f.k, f.to + p * f.to_panel, kFetchAhead);
+}
+
 // Weights and lanes of x in FP32.
 struct F32Weights {
   static constexpr bool kScaled = false, kRefuses = false;

@@ -122,7 +122,7 @@ MINKE_TARGET_AVX512_END
 namespace minke::gemm {
 namespace {
 
-// A few rows times codes: the bits of the same kernels on codes that were widened first.
+// Rows times codes: the bits of the same kernels on codes that were widened first.
 void expect_codes_like_widened(const Kernels& kernels) {
   std::mt19937 generator(5);
   std::vector<Index> all_rows = {1, 2, 7, std::min(kernels.e4m3_rows, kTileRows)};
