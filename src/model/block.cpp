@@ -6,13 +6,32 @@
 namespace minke {
 namespace {
 
-template <class Real>
+template <class Real, class To>
 SharedTensor normed(const Tensor& x, const WeightOf<Real>& gain, double eps, Tensor& rstd) {
-  const std::shared_ptr<Tensor> y =
-      std::make_shared<Tensor>(Tensor::uninitialized<Real>(x.shape()));
+  const std::shared_ptr<Tensor> y = std::make_shared<Tensor>(Tensor::uninitialized<To>(x.shape()));
   rstd = Tensor::uninitialized<Real>({x.extent(0)});
-  rmsnorm_forward(x.v2<Real>(), gain.vector(), eps, y->v2<Real>(), rstd.v1<Real>());
+  rmsnorm_forward(x.v2<Real>(), gain.vector(), eps, y->v2<To>(), rstd.v1<Real>());
   return y;
+}
+
+// What only linears read.
+template <class Real>
+SharedTensor normed_operand(const ModelOf<Real>& model, const Tensor& x, const WeightOf<Real>& gain,
+                            Tensor& rstd) {
+  SharedTensor y;
+  with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+    y = normed<Real, Value>(x, gain, model.config.rms_norm_eps, rstd);
+  });
+  return y;
+}
+
+// What an FFN reads, and with experts their gate, in full precision.
+template <class Real>
+SharedTensor normed_for_ffn(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
+                            BlockSaved& s) {
+  const WeightOf<Real>& gain = w.post_attention_layernorm;
+  return w.is_moe ? normed<Real, Real>(s.u, gain, model.config.rms_norm_eps, s.u_rstd)
+                  : normed_operand(model, s.u, gain, s.u_rstd);
 }
 
 // The outputs of both norms are read from x and u again.
@@ -27,9 +46,8 @@ void forget_normed(const BlockWeightsOf<Real>& w, BlockSaved& s) {
 
 template <class Real>
 void restore_normed(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w, BlockSaved& s) {
-  const double eps = model.config.rms_norm_eps;
-  s.attention.x = operand(model, normed(s.x, w.input_layernorm, eps, s.x_rstd));
-  SharedTensor h = normed(s.u, w.post_attention_layernorm, eps, s.u_rstd);
+  s.attention.x = operand(model, normed_operand(model, s.x, w.input_layernorm, s.x_rstd));
+  SharedTensor h = normed_for_ffn(model, w, s);
   if (w.is_moe)
     restore_input(model, std::move(h), s.moe);
   else
@@ -42,17 +60,17 @@ template <class Real>
 BlockSaved block_forward(const ModelOf<Real>& model, const BlockWeightsOf<Real>& w,
                          SequenceBatch batch, Tensor x, Tensor& y, std::span<std::int64_t> load,
                          Fp8LayerCounts* counts) {
-  const double eps = model.config.rms_norm_eps;
   const Shape shape = x.shape();
   BlockSaved s;
   s.u = Tensor::uninitialized<Real>(shape);
-  s.attention = mla_forward(model, w.self_attn, batch, normed(x, w.input_layernorm, eps, s.x_rstd),
-                            s.u.v2<Real>(), counts);
+  s.attention =
+      mla_forward(model, w.self_attn, batch, normed_operand(model, x, w.input_layernorm, s.x_rstd),
+                  s.u.v2<Real>(), counts);
   add_to(x.v2<Real>(), s.u.v2<Real>());
   s.x = std::move(x);
 
   y = Tensor::uninitialized<Real>(shape);
-  SharedTensor h = normed(s.u, w.post_attention_layernorm, eps, s.u_rstd);
+  SharedTensor h = normed_for_ffn(model, w, s);
   if (w.is_moe)
     s.moe = moe_forward(model, w.moe, std::move(h), y.v2<Real>(), load, counts);
   else

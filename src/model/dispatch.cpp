@@ -10,14 +10,6 @@ Tensor gathered(View2<const Real> x, const ExpertOrder& order) {
   return rows;
 }
 
-template <class Real>
-Tensor combined_backward(View2<const Real> dy, View2<const Real> rows, const ExpertOrder& order,
-                         View2<const Real> weights, View2<Real> dweights) {
-  Tensor drows = Tensor::uninitialized<Real>({rows.extent(0), dy.extent(1)});
-  combine_experts_backward(dy, rows, order, weights, drows.v2<Real>(), dweights);
-  return drows;
-}
-
 }  // namespace
 
 void LocalDispatch::plan(View2<const std::int32_t> indices, Index n_experts) {
@@ -28,6 +20,10 @@ Tensor LocalDispatch::send(View2<const float> x) {
   return gathered(x, order_);
 }
 Tensor LocalDispatch::send(View2<const double> x) {
+  return gathered(x, order_);
+}
+
+Tensor LocalDispatch::send(View2<const BF16> x) {
   return gathered(x, order_);
 }
 
@@ -47,13 +43,20 @@ void LocalDispatch::combine(View2<const double> rows, View2<const double> weight
   combine_experts(rows, order_, weights, y);
 }
 
-Tensor LocalDispatch::combine_backward(View2<const float> dy, View2<const float> rows,
-                                       View2<const float> weights, View2<float> dweights) {
-  return combined_backward(dy, rows, order_, weights, dweights);
+void LocalDispatch::combine_backward(View2<const float> dy, View2<const float> rows,
+                                     View2<const float> weights, View2<float> drows,
+                                     View2<float> dweights) {
+  combine_experts_backward(dy, rows, order_, weights, drows, dweights);
 }
-Tensor LocalDispatch::combine_backward(View2<const double> dy, View2<const double> rows,
-                                       View2<const double> weights, View2<double> dweights) {
-  return combined_backward(dy, rows, order_, weights, dweights);
+void LocalDispatch::combine_backward(View2<const float> dy, View2<const float> rows,
+                                     View2<const float> weights, View2<BF16> drows,
+                                     View2<float> dweights) {
+  combine_experts_backward(dy, rows, order_, weights, drows, dweights);
+}
+void LocalDispatch::combine_backward(View2<const double> dy, View2<const double> rows,
+                                     View2<const double> weights, View2<double> drows,
+                                     View2<double> dweights) {
+  combine_experts_backward(dy, rows, order_, weights, drows, dweights);
 }
 
 void LocalDispatch::send_backward(View2<const float> drows, View2<float> dx) {

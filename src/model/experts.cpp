@@ -1,7 +1,5 @@
 #include "model/experts.h"
 
-#include "ops/swiglu.h"
-
 namespace minke {
 namespace {
 
@@ -32,24 +30,36 @@ void gradient_grouped(const ModelOf<Real>& model, MoeGradients& dw, Tensor FfnGr
   weight_gradient_grouped<Real>(model, dy, x, offsets, all);
 }
 
+Operand operand_of(Tensor rows) {
+  return {share(std::move(rows)), nullptr};
+}
+Operand operand_of(Fp8Rows rows) {
+  return {nullptr, std::make_shared<const Fp8Rows>(std::move(rows))};
+}
+
+// f(view of what x holds).
+template <class Real, class F>
+auto with_view(const Operand& x, const F& f) {
+  if (x.fp8) return f(x.fp8->view());
+  if constexpr (std::is_same_v<Real, float>)
+    if (x.values->dtype() == DType::BF16) return f(x.values->v2<BF16>());
+  return f(x.values->v2<Real>());
+}
+
 template <class Real>
 void begin_send(Dispatch& dispatch, const Operand& x) {
-  if (x.fp8)
-    dispatch.begin_send(x.fp8->view());
-  else
-    dispatch.begin_send(x.values->v2<Real>());
+  with_view<Real>(x, [&](const auto& view) { dispatch.begin_send(view); });
 }
 
 template <class Real>
 Operand sent(Dispatch& dispatch, const Operand& x) {
-  if (x.fp8) return {nullptr, std::make_shared<const Fp8Rows>(dispatch.send(x.fp8->view()))};
-  return {share(dispatch.send(x.values->v2<Real>())), nullptr};
+  return with_view<Real>(x, [&](const auto& view) { return operand_of(dispatch.send(view)); });
 }
 
 template <class Real>
 Operand sent_again(Dispatch& dispatch, const Operand& x) {
-  if (x.fp8) return {nullptr, std::make_shared<const Fp8Rows>(dispatch.send_again(x.fp8->view()))};
-  return {share(dispatch.send_again(x.values->v2<Real>())), nullptr};
+  return with_view<Real>(x,
+                         [&](const auto& view) { return operand_of(dispatch.send_again(view)); });
 }
 
 }  // namespace
@@ -62,13 +72,11 @@ ExpertsSaved experts_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real
   const Index n = out.extent(0), F = w.experts.front().gate_proj.n_outputs();
   ExpertsSaved s;
   Tensor gate = Tensor::uninitialized<Real>({n, F}), up = Tensor::uninitialized<Real>({n, F});
-  Tensor hidden = Tensor::uninitialized<Real>({n, F});
   apply_grouped<Real>(matrices(w, &Ffn::gate_proj), rows, offsets, gate.v2<Real>());
   apply_grouped<Real>(matrices(w, &Ffn::up_proj), rows, offsets, up.v2<Real>());
-  swiglu_forward(gate.v2<Real>(), up.v2<Real>(), hidden.v2<Real>());
+  s.hidden = swiglu_operand(model, gate, up, inputs_of(counts));
   s.gate = keep(model, std::move(gate));
   s.up = keep(model, std::move(up));
-  s.hidden = operand(model, share(std::move(hidden)), inputs_of(counts));
   apply_grouped<Real>(matrices(w, &Ffn::down_proj), s.hidden, offsets, out);
   if (model.recompute.swiglu) s.hidden = {};
   return s;
@@ -84,15 +92,15 @@ ExpertsWeightWork experts_backward_input(const ModelOf<Real>& model, const MoeWe
   const Index n = drows.extent(0), F = w.experts.front().gate_proj.n_outputs();
   Tensor gate = restore(std::move(s.gate)), up = restore(std::move(s.up));
   ExpertsWeightWork work;
-  work.hidden = s.hidden.defined() ? std::move(s.hidden) : swiglu_again(model, gate, up);
+  work.hidden = s.hidden.defined() ? std::move(s.hidden) : swiglu_operand(model, gate, up);
   work.drows_out = operand(model, share(std::move(drows_out)), gradients_of(counts));
   Tensor dhidden = Tensor::uninitialized<Real>({n, F});
   apply_transposed_grouped<Real>(matrices(w, &Ffn::down_proj), work.drows_out, offsets,
                                  dhidden.v2<Real>());
-  swiglu_backward_input(dhidden.v2<Real>(), gate.v2<Real>(), up.v2<Real>(), gate.v2<Real>(),
-                        up.v2<Real>());
-  work.dgate = operand(model, share(std::move(gate)), gradients_of(counts));
-  work.dup = operand(model, share(std::move(up)), gradients_of(counts));
+  BranchGradients branches =
+      swiglu_gradients(model, dhidden, std::move(gate), std::move(up), gradients_of(counts));
+  work.dgate = std::move(branches.dgate);
+  work.dup = std::move(branches.dup);
   apply_transposed_grouped<Real>(matrices(w, &Ffn::gate_proj), work.dgate, offsets, drows);
   apply_transposed_grouped<Real>(matrices(w, &Ffn::up_proj), work.dup, offsets, drows, Write::Add);
   work.rows = std::move(rows);
@@ -153,8 +161,11 @@ MoeWeightWork moe_backward_input(const ModelOf<Real>& model, const MoeWeightsOf<
   Tensor drows_out;
   {
     const Tensor out = restore(std::move(s.out));
-    drows_out = s.dispatch->combine_backward(dy->v2<Real>(), out.v2<Real>(),
-                                             s.gate.weights.v2<Real>(), dweights.v2<Real>());
+    with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+      drows_out = Tensor::uninitialized<Value>(out.shape());
+      s.dispatch->combine_backward(dy->v2<Real>(), out.v2<Real>(), s.gate.weights.v2<Real>(),
+                                   drows_out.v2<Value>(), dweights.v2<Real>());
+    });
   }
   Operand rows = sent_again<Real>(*s.dispatch, s.x);
   s.x = {};

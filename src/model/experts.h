@@ -40,7 +40,7 @@ bool is_by_source(const MoeGradients& dw);
 
 struct MoeSaved {
   GateSaved gate;  // x [T, D] in full precision
-  Operand x;       // [T, D], which experts read: gate.x itself, or its codes
+  Operand x;       // [T, D], which experts read: gate.x itself, rounded, or its codes
   std::unique_ptr<Dispatch> dispatch;
   ExpertsSaved experts;
   Kept out;  // [rows, D] outputs of the experts, for the gradient of the gate weights

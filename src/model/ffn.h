@@ -6,7 +6,8 @@
 namespace minke {
 
 // Bytes of a token, in Real numbers of R bytes (FP8 training: a value and its part of a
-// scale, 1.03): x is shared, gate and up take 2 F R (2.06 F), hidden F R where it is kept.
+// scale, 1.03): x is shared, gate and up take 2 F R (2.06 F), hidden F R (BF16 2 F) where it is
+// kept.
 struct FfnSaved {
   Operand x;       // [T, D]
   Kept gate, up;   // [T, F] before SwiGLU
@@ -31,8 +32,16 @@ FfnWeightWork ffn_backward_input(const ModelOf<Real>& model, const FfnWeightsOf<
 template <class Real>
 void ffn_backward_weight(const ModelOf<Real>& model, FfnWeightWork work, FfnGradients& dw);
 
-// SwiGLU of the kept branches: what a down projection reads.
+// SwiGLU of both branches [n, F]: what a down projection reads.
 template <class Real>
-Operand swiglu_again(const ModelOf<Real>& model, const Tensor& gate, const Tensor& up);
+Operand swiglu_operand(const ModelOf<Real>& model, const Tensor& gate, const Tensor& up,
+                       Fp8Counts* counts = nullptr);
+// The gradients of both branches, which they give their memory for where that fits.
+struct BranchGradients {
+  Operand dgate, dup;  // [n, F]
+};
+template <class Real>
+BranchGradients swiglu_gradients(const ModelOf<Real>& model, const Tensor& dhidden, Tensor gate,
+                                 Tensor up, Fp8Counts* counts);
 
 }  // namespace minke

@@ -68,9 +68,12 @@ void fill_angles(const ModelOf<Real>& model, SequenceBatch batch, MlaSaved& s) {
 template <class Real>
 Operand normed_latent(const ModelOf<Real>& model, View2<const Real> latent,
                       const WeightOf<Real>& gain, Tensor& rstd, Fp8Counts* counts = nullptr) {
-  Tensor y = Tensor::uninitialized<Real>({latent.extent(0), latent.extent(1)});
+  Tensor y;
   rstd = Tensor::uninitialized<Real>({latent.extent(0)});
-  rmsnorm_forward(latent, gain.vector(), kLatentNormEps, y.v2<Real>(), rstd.v1<Real>());
+  with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+    y = Tensor::uninitialized<Value>({latent.extent(0), latent.extent(1)});
+    rmsnorm_forward(latent, gain.vector(), kLatentNormEps, y.v2<Value>(), rstd.v1<Real>());
+  });
   return operand(model, share(std::move(y)), counts);
 }
 
@@ -195,7 +198,7 @@ MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<
   work.dy = operand(model, std::move(dy), gradients);
 
   Tensor dq = Tensor::uninitialized<Real>({T, H * c.qk_head_dim()});
-  Tensor dkv = Tensor::uninitialized<Real>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
+  Tensor dkv;
   Tensor dkv_a = Tensor::uninitialized<Real>({T, C + R});
   const View2<Real> dk_rope = dkv_a.v2<Real>().columns(C, R);
   {
@@ -206,7 +209,10 @@ MlaWeightWork mla_backward_input(const ModelOf<Real>& model, const MlaWeightsOf<
     attend_backward<Real>(model, batch, s, dout.v2<Real>(), dq.v2<Real>(), dk.v2<Real>(),
                           dv.v2<Real>());
     forget_heads(s);
-    mla_split_heads_backward(heads_of(c), dk.v2<Real>(), dv.v2<Real>(), dkv.v2<Real>(), dk_rope);
+    with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+      dkv = Tensor::uninitialized<Value>({T, H * (c.qk_nope_head_dim + c.v_head_dim)});
+      mla_split_heads_backward(heads_of(c), dk.v2<Real>(), dv.v2<Real>(), dkv.v2<Value>(), dk_rope);
+    });
   }
   rope_apply(rope_part<Real>(c, dq), s.cos.v2<Real>(), s.sin.v2<Real>(), Turn::Backward);
   rope_apply(one_head(dk_rope), s.cos.v2<Real>(), s.sin.v2<Real>(), Turn::Backward);

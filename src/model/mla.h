@@ -27,9 +27,9 @@ struct SequenceBatch {
 };
 
 // Bytes of a token in numbers of R bytes (4; compute bf16 and fp8 as noted). Without recomputation
-//   x         D R, shared with nothing else        FP8 1.03 D
-//   q_a, c_q  2 Q R                                FP8 4 Q + 1.03 Q
-//   kv_a, c_kv  (2 C + R') R, R' rotary size       FP8 4 (C + R') + 1.03 C
+//   x         D R, shared with nothing else        BF16 2 D, FP8 1.03 D
+//   q_a, c_q  2 Q R                                BF16 4 Q + 2 Q, FP8 4 Q + 1.03 Q
+//   kv_a, c_kv  (2 C + R') R, R' rotary size       BF16 4 (C + R') + 2 C, FP8 4 (C + R') + 1.03 C
 //   q, k, v   H (2 (N + R') + V) R                 BF16 and FP8 2 bytes a number, as attention's
 //                                                  products read them: those are never in FP8
 //   out       H V R                                FP8 1.51 H V (E5M6)

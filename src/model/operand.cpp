@@ -1,11 +1,23 @@
 #include "model/operand.h"
 
+#include "ops/permute.h"
+
 namespace minke {
 namespace {
 
 template <class Real>
 bool quantises(const ModelOf<Real>& model) {
   return model.fp8.has_value();
+}
+
+bool is_narrow(const SharedTensor& x) {
+  return x->dtype() == DType::BF16;
+}
+
+Tensor narrowed(View2<const float> x) {
+  Tensor y = Tensor::uninitialized<BF16>({x.extent(0), x.extent(1)});
+  copy(x, y.v2<BF16>());
+  return y;
 }
 
 Index rows_of(const Operand& x) {
@@ -24,40 +36,52 @@ BlockVector<const PackedWeights*> packs(std::span<const Weight* const> w,
 
 template <class Real>
 Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (quantises(model))
       return {nullptr, std::make_shared<const Fp8Rows>(fp8_rows(x->v2(), *model.fp8, counts))};
+    if (model.narrow_operands && !is_narrow(x)) return {share(narrowed(x->v2())), nullptr};
+  }
   return {std::move(x), nullptr};
 }
 
 template <class Real>
 void apply(const WeightOf<Real>& w, const Operand& x, View2<Real> y, Write write) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (x.fp8) return linear(x.fp8->view(), w.forward, y, write);
+    if (is_narrow(x.values)) return linear(x.values->v2<BF16>(), w.forward, y, write);
+  }
   apply(w, x.values->v2<Real>(), y, write);
 }
 
 template <class Real>
 void apply_transposed(const WeightOf<Real>& w, const Operand& dy, View2<Real> dx, Write write) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (dy.fp8) return linear(dy.fp8->view(), w.transposed, dx, write);
+    if (is_narrow(dy.values)) return linear(dy.values->v2<BF16>(), w.transposed, dx, write);
+  }
   apply_transposed(w, dy.values->v2<Real>(), dx, write);
 }
 
 template <class Real>
 void apply_grouped(std::span<const WeightOf<Real>* const> w, const Operand& x,
                    std::span<const Index> offsets, View2<Real> y) {
-  if constexpr (std::is_same_v<Real, float>)
-    if (x.fp8) return linear_grouped(x.fp8->view(), offsets, packs(w, &Weight::forward), y);
+  if constexpr (std::is_same_v<Real, float>) {
+    const auto packed = [&] { return packs(w, &Weight::forward); };
+    if (x.fp8) return linear_grouped(x.fp8->view(), offsets, packed(), y);
+    if (is_narrow(x.values)) return linear_grouped(x.values->v2<BF16>(), offsets, packed(), y);
+  }
   apply_grouped(w, x.values->v2<Real>(), offsets, y);
 }
 
 template <class Real>
 void apply_transposed_grouped(std::span<const WeightOf<Real>* const> w, const Operand& dy,
                               std::span<const Index> offsets, View2<Real> dx, Write write) {
-  if constexpr (std::is_same_v<Real, float>)
-    if (dy.fp8)
-      return linear_grouped(dy.fp8->view(), offsets, packs(w, &Weight::transposed), dx, write);
+  if constexpr (std::is_same_v<Real, float>) {
+    const auto packed = [&] { return packs(w, &Weight::transposed); };
+    if (dy.fp8) return linear_grouped(dy.fp8->view(), offsets, packed(), dx, write);
+    if (is_narrow(dy.values))
+      return linear_grouped(dy.values->v2<BF16>(), offsets, packed(), dx, write);
+  }
   apply_transposed_grouped(w, dy.values->v2<Real>(), offsets, dx, write);
 }
 
@@ -114,20 +138,25 @@ TokenOperand along_tokens(const ModelOf<Real>& model, const Operand& x,
 
 template <class Real>
 TokenOperand along_tokens(const ModelOf<Real>& model, const KeptOutput& x) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (x.e5m6.defined()) {
       const Index all[] = {0, x.e5m6.codes.extent(0)};
       const Tensor values = widened(x.e5m6);
       return {nullptr, fp8_columns(values.v2(), all, *model.fp8)};
     }
+    if (model.narrow_operands) return {share(narrowed(x.values->v2())), std::nullopt};
+  }
   return {x.values, std::nullopt};
 }
 
 template <class Real>
 void weight_gradient(const ModelOf<Real>& model, const TokenOperand& dy, const TokenOperand& x,
                      Tensor& dw) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (dy.fp8) return linear_weight_gradient(*dy.fp8, *x.fp8, dw.v2());
+    if (is_narrow(dy.values))
+      return linear_weight_gradient(dy.values->v2<BF16>(), x.values->v2<BF16>(), dw.v2());
+  }
   linear_weight_gradient(dy.values->v2<Real>(), x.values->v2<Real>(), dw.v2<Real>(),
                          model.precision());
 }
@@ -136,8 +165,12 @@ template <class Real>
 void weight_gradient_grouped(const ModelOf<Real>& model, const TokenOperand& dy,
                              const TokenOperand& x, std::span<const Index> offsets,
                              std::span<const View2<Real>> dw) {
-  if constexpr (std::is_same_v<Real, float>)
+  if constexpr (std::is_same_v<Real, float>) {
     if (dy.fp8) return linear_weight_gradient_grouped(*dy.fp8, *x.fp8, offsets, dw);
+    if (is_narrow(dy.values))
+      return linear_weight_gradient_grouped(dy.values->v2<BF16>(), x.values->v2<BF16>(), offsets,
+                                            dw);
+  }
   linear_weight_gradient_grouped(dy.values->v2<Real>(), x.values->v2<Real>(), offsets, dw,
                                  model.precision());
 }

@@ -1,6 +1,7 @@
 // One side of a linear's product, in the form in which it is multiplied and kept for the weight
-// gradient. In compute fp64, fp32 and bf16 that is the tensor itself; in FP8 training its E4M3
-// codes in tiles of 1x128 (1.03 bytes a value), made once and shared by every linear that reads it.
+// gradient, made once and shared by every linear that reads it. In compute fp64 and fp32 that is
+// the tensor itself; training in bf16 its numbers rounded, as the products would round them (2
+// bytes a value); in FP8 training its E4M3 codes in tiles of 1x128 (1.03 bytes a value).
 //
 //   y = x W^T        apply               x = operand(model, tensor)
 //   dx = dy W        apply_transposed    dy likewise
@@ -9,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 #include "model/weights.h"
 #include "ops/e5m6_rows.h"
@@ -22,7 +24,7 @@ inline SharedTensor share(Tensor t) {
 }
 
 struct Operand {
-  SharedTensor values;                 // [T, K], or
+  SharedTensor values;                 // [T, K] of Real or BF16, or
   std::shared_ptr<const Fp8Rows> fp8;  // its codes
 
   bool defined() const { return values || fp8; }
@@ -40,7 +42,15 @@ inline Fp8Counts* gradients_of(Fp8LayerCounts* counts) {
   return counts ? &counts->dy : nullptr;
 }
 
-// `counts`, when given, are added to in FP8 training.
+// Calls f with the type of a tensor that only linears read: an operand already.
+template <class Real, class F>
+void with_operand_type(const ModelOf<Real>& model, const F& f) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (model.narrow_operands) return f(std::type_identity<BF16>());
+  f(std::type_identity<Real>());
+}
+
+// x of either type. `counts`, when given, are added to in FP8 training.
 template <class Real>
 Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts = nullptr);
 

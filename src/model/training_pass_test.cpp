@@ -168,6 +168,32 @@ TEST(TrainingPass, SameBitsOnAnyNumberOfThreads) {
 }
 
 // The whole gradient along a random direction against a central difference of the total loss.
+// What linears read may as well be rounded when it is made.
+TEST(TrainingPass, OperandsInBf16GiveTheBitsOfProductsThatRoundThem) {
+  for (const bool recompute : {false, true})
+    for (Isa isa : available_isas()) {
+      choose_isa(isa);
+      Trainable s;
+      TrainingForm form;
+      form.recompute = {recompute, recompute, recompute};
+      Model model = make_training_model(s.config, s.masters, Compute::Bf16, form);
+      EXPECT_TRUE(model.narrow_operands);
+      PassResult results[2];
+      ModelGradients gradients[2] = {zero_parameters(s.config), zero_parameters(s.config)};
+      for (const bool narrow : {false, true}) {
+        model.narrow_operands = narrow;
+        results[narrow] = forward_backward(model, s.view(), {.alpha = 0.01}, gradients[narrow]);
+      }
+      EXPECT_EQ(results[0].total, results[1].total);
+      EXPECT_LE(results[1].saved_bytes, results[0].saved_bytes);
+      const auto a = list_parameters(s.config, gradients[0]);
+      const auto b = list_parameters(s.config, gradients[1]);
+      for (std::size_t i = 0; i < a.size(); ++i)
+        EXPECT_TRUE(same_bits(*a[i].leaf, *b[i].leaf)) << name_of(isa) << " " << a[i].spec.name;
+    }
+  choose_isa(available_isas().back());
+}
+
 TEST(TrainingPass, DirectionalDerivativeMatchesTheGradient) {
   Trainable s;
   ModelGradients gradient = zero_parameters(s.config);

@@ -164,6 +164,7 @@ Model make_training_model(const ModelConfig& config, ModelParameters<Tensor>& ma
   model.config = config;
   model.compute = compute;
   model.recompute = form.recompute;
+  model.narrow_operands = compute == Compute::Bf16;
   if (compute == Compute::Fp8) {
     model.fp8 = form.fp8_scales;
     if (form.fp8_statistics)

@@ -102,6 +102,7 @@ struct ModelOf {
   double softmax_scale = 0;
   double rotation_mscale = 1;
   Recompute recompute;                    // in training
+  bool narrow_operands = false;           // training in BF16: what only linears read is in BF16
   std::optional<ScaleForm> fp8;           // FP8 training: the scales of linears
   std::vector<Fp8Counts> fp8_weights;     // of the linears of each layer, MTP modules after the
                                           // others; empty without statistics

@@ -149,8 +149,8 @@ class HeadPass {
   void load_dout() {
     load(x_.dout, dout_);
     for (Index t = 0; t < S_; ++t)
-      delta_[t] = elementwise().scale_and_dot(1, x_.dout[t].data(), x_.out[t].data(), scaled_,
-                                              shape_.value);
+      delta_[t] = elementwise().to_f32.scale_and_dot(1, x_.dout[t].data(), x_.out[t].data(),
+                                                     scaled_, shape_.value);
   }
 
   // to [terms of the width, kKeyTile], zero beyond the rows.

@@ -1,6 +1,8 @@
 // The inner loops of the operations that walk over rows, with a row per instruction set. For ops/
 // only. Pointers are to dense elements; results depend on the arguments and the form alone.
 #pragma once
+#include <type_traits>
+
 #include "ops/adamw.h"
 #include "ops/isa.h"
 
@@ -24,16 +26,25 @@ struct RowPair {
   Index rows, columns;
 };
 
-struct ElementwiseKernels {
+// Those whose results only a product reads: To is float, or BF16 where it rounds its operands.
+template <class To>
+struct OperandKernels {
   // y = gain x rstd; returns rstd.
-  float (*rmsnorm)(const float* x, const float* gain, float eps, float* y, Index n);
+  float (*rmsnorm)(const float* x, const float* gain, float eps, To* y, Index n);
+  void (*swiglu)(const float* gate, const float* up, To* y, Index n);
+  void (*swiglu_backward)(const float* dy, const float* gate, const float* up, To* dgate, To* dup,
+                          Index n);
+  // scaled = w x; returns x . other
+  float (*scale_and_dot)(float w, const float* x, const float* other, To* scaled, Index n);
+};
+
+struct ElementwiseKernels {
+  OperandKernels<float> to_f32;
+  OperandKernels<BF16> to_bf16;
   void (*rmsnorm_backward)(const float* dy, const float* x, const float* gain, float rstd,
                            float* dx, Index n);
   // dgain [columns] += sum over rows of dy x rstd, in pieces of rows at fixed positions.
   void (*rmsnorm_weight)(const RowPair& rows, const float* rstd, float* dgain);
-  void (*swiglu)(const float* gate, const float* up, float* y, Index n);
-  void (*swiglu_backward)(const float* dy, const float* gate, const float* up, float* dgate,
-                          float* dup, Index n);
   void (*sigmoid)(const float* x, float* y, Index n);
   // Returns sum e^(z - largest) and the largest; `exponentials` may be z, or null.
   float (*exponentials)(const float* z, float* exponentials, float* largest, Index n);
@@ -42,14 +53,20 @@ struct ElementwiseKernels {
   void (*turn_pairs)(float* x, const float* cos, const float* sin, bool back, Index pairs);
   // y += w x
   void (*add_scaled)(float w, const float* x, float* y, Index n);
-  // scaled = w x; returns x . other
-  float (*scale_and_dot)(float w, const float* x, const float* other, float* scaled, Index n);
   void (*narrow)(const float* x, BF16* y, Index n);
   double (*sum_of_squares)(const float* x, Index n);
   void (*adamw_f32)(const AdamWConstants& c, const float* gradient, float* weight, float* m,
                     float* v, Index n);
   void (*adamw_bf16)(const AdamWConstants& c, const float* gradient, float* weight, BF16* m,
                      BF16* v, Index n);
+
+  template <class To>
+  const OperandKernels<To>& to() const {
+    if constexpr (std::is_same_v<To, BF16>)
+      return to_bf16;
+    else
+      return to_f32;
+  }
 };
 
 namespace scalar {

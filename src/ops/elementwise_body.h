@@ -17,7 +17,8 @@ MINKE_INLINE float sum_pieces(Index count, Body body) {
   return sum((s0 + s1) + (s2 + s3));
 }
 
-float rmsnorm(const float* x, const float* gain, float eps, float* y, Index n) {
+template <class To>
+float rmsnorm(const float* x, const float* gain, float eps, To* y, Index n) {
   const float squares = sum_pieces(
       n, [=](Index i, Index m) __attribute__((always_inline)) {
         const Vec a = load_at(x + i, m);
@@ -64,7 +65,8 @@ void rmsnorm_weight(const RowPair& of, const float* rstd, float* dgain) {
   }
 }
 
-void swiglu(const float* gate, const float* up, float* y, Index n) {
+template <class To>
+void swiglu(const float* gate, const float* up, To* y, Index n) {
   each_piece(
       n, [=](Index i, Index m) __attribute__((always_inline)) {
         const Vec a = load_at(gate + i, m);
@@ -72,7 +74,8 @@ void swiglu(const float* gate, const float* up, float* y, Index n) {
       });
 }
 
-void swiglu_backward(const float* dy, const float* gate, const float* up, float* dgate, float* dup,
+template <class To>
+void swiglu_backward(const float* dy, const float* gate, const float* up, To* dgate, To* dup,
                      Index n) {
   each_piece(
       n, [=](Index i, Index m) __attribute__((always_inline)) {
@@ -142,7 +145,8 @@ void add_scaled(float w, const float* x, float* y, Index n) {
       });
 }
 
-float scale_and_dot(float w, const float* x, const float* other, float* scaled, Index n) {
+template <class To>
+float scale_and_dot(float w, const float* x, const float* other, To* scaled, Index n) {
   const Vec f = all(w);
   return sum_pieces(
       n, [=](Index i, Index m) __attribute__((always_inline)) {
@@ -198,7 +202,11 @@ void adamw_bf16(const AdamWConstants& c, const float* gradient, float* weight, B
   adamw(c, gradient, weight, m, v, n);
 }
 
-constexpr ElementwiseKernels kKernels{rmsnorm,         rmsnorm_backward, rmsnorm_weight, swiglu,
-                                      swiglu_backward, sigmoid_row,      exponentials,   scale,
-                                      turn_pairs,      add_scaled,       scale_and_dot,  narrow,
-                                      sum_of_squares,  adamw_f32,        adamw_bf16};
+template <class To>
+constexpr OperandKernels<To> kOperands{rmsnorm<To>, swiglu<To>, swiglu_backward<To>,
+                                       scale_and_dot<To>};
+
+constexpr ElementwiseKernels kKernels{
+    kOperands<float>, kOperands<BF16>, rmsnorm_backward, rmsnorm_weight, sigmoid_row, exponentials,
+    scale,            turn_pairs,      add_scaled,       narrow,         sum_of_squares,
+    adamw_f32,        adamw_bf16};

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 
 #include "base/log.h"
 #include "base/threads.h"
@@ -136,17 +137,34 @@ Index group_of(const Product& p) {
 // Rows of the task, [k, k + stretch) of them, as lanes.
 void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, float* to,
                Index stride) {
+  const auto rows = kernels().rows[static_cast<int>(lanes)];
+  if (const View2<const BF16> x = t.product->narrow_x; !x.empty()) {
+    Layout layout{nullptr, x.stride(0), t.rows, n, stretch, to, stride};
+    layout.narrow = x.data() + t.row * x.stride(0) + k;
+    return rows(layout);
+  }
   if (t.codes.codes.empty()) {
     const View2<const float> x = t.product->x;
-    kernels().rows[static_cast<int>(lanes)](
-        {x.data() + t.row * x.stride(0) + k, x.stride(0), t.rows, n, stretch, to, stride});
-    return;
+    return rows({x.data() + t.row * x.stride(0) + k, x.stride(0), t.rows, n, stretch, to, stride});
   }
   const auto& [codes, scales] = t.codes;
   kernels().code_rows[static_cast<int>(lanes)](
       {reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0) + k,
        codes.stride(0), t.rows, n, stretch, to, stride,
        scales.data() + t.row * scales.stride(0) + k / kScale, scales.stride(0)});
+}
+
+// Rows of x as lanes.
+struct RowsOfLanes {
+  const void* lanes;
+  Index stride;  // lanes from one row to the next
+};
+
+// Numbers in BF16 are pairs where they lie, but for what a row lacks to a whole step of k.
+std::optional<RowsOfLanes> lanes_in_place(const Task& t, Lanes lanes, Index k) {
+  const View2<const BF16> x = t.product->narrow_x;
+  if (x.empty() || lanes != Lanes::Pairs || x.extent(1) % kStep || x.stride(0) % 2) return {};
+  return RowsOfLanes{x.data() + t.row * x.stride(0) + k, x.stride(0) / 2};
 }
 
 // What a task reads after [k, k + deep) of the columns [column, column + columns).
@@ -174,11 +192,15 @@ void run(const Task& t, Write write) {
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   for (Index k = 0; k < w.padded_k(); k += deep) {
     const Index stretch = std::min(deep, w.padded_k() - k);
-    lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
+    std::optional<RowsOfLanes> x = lanes_in_place(t, lanes, k);
+    if (!x) {
+      lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
+      x = {lanes_of_x, stride};
+    }
     for (Index c = t.column; c < t.column + t.columns; c += most) {
       const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
-                     {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr,
+                     {x->lanes, x->stride, t.rows, nullptr, 0, columns, stretch, nullptr,
                       y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add,
                       lines_after(t, c, columns, most, k, deep)},
                      true);

@@ -58,7 +58,7 @@ struct Layout {
   void* to;
   Index to_stride;               // lanes from one row to the next
   bool past_cache = false;       // panels: too much to be kept in cache
-  const BF16* narrow = nullptr;  // transposed: the numbers, instead of `from`
+  const BF16* narrow = nullptr;  // the numbers, instead of `from`; not of `panel`
 };
 
 // E4M3 codes to be laid out as rows of lanes, each kScale of a row times its scale where there are
@@ -138,9 +138,10 @@ constexpr Index code_position(Index p, Index n) {
 }
 
 struct Product {
-  View2<const float> x;  // or, where it is empty, x_codes
+  View2<const float> x = {};  // or, where it is empty, narrow_x or x_codes
   const PackedWeights* w;
   View2<float> y;
+  View2<const BF16> narrow_x = {};
   Fp8View x_codes = {};
 };
 enum class Arithmetic { OfForm, Fp8 };  // Fp8: codes of x times those of w, scales every 128 of K

@@ -44,6 +44,14 @@ MINKE_GEMM_INLINE Vec load_some(const BF16* p, Index n) {
   const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16));
 }
+MINKE_GEMM_INLINE Vec load_pairs(const BF16* p, Index n) {
+  BF16 some[2 * kWidth] = {};
+  if (n < 2 * kWidth) {
+    __builtin_memcpy(some, p, static_cast<std::size_t>(n) * sizeof(BF16));
+    p = some;
+  }
+  return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+}
 MINKE_GEMM_INLINE void store_some(float* p, Vec v, Index n) {
   if (n >= kWidth)
     _mm256_storeu_ps(p, v);

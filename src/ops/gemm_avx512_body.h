@@ -30,6 +30,10 @@ MINKE_GEMM_INLINE Vec load_some(const BF16* p, Index n) {
   const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_of(n), p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
 }
+MINKE_GEMM_INLINE Vec load_pairs(const BF16* p, Index n) {
+  const auto some = static_cast<__mmask32>((std::uint64_t{1} << n) - 1u);
+  return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(some, p));
+}
 MINKE_GEMM_INLINE void store_some(float* p, Vec v, Index n) {
   _mm512_mask_storeu_ps(p, first_of(n), v);
 }

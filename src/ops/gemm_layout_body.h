@@ -5,6 +5,7 @@
 //   rounded(v)                to BF16, held as FP32
 //   pairs_along(a, b)         of rounded k, k + 1, ... in a and then b
 //   pairs_across(a, b)        of rounded k in a and k + 1 in b
+//   load_pairs(p, n)          n BF16 numbers at p, n <= 2 kWidth, and zeros
 // Bound by memory: a number costs about half a cycle and moves 4 bytes in, 2 or 4 out.
 //
 // No `#pragma once`: each form has its own copy.
@@ -38,24 +39,38 @@ MINKE_GEMM_INLINE Vec lanes_across(const From* from, Index stride, Index width, 
                         load_rounded(left > 1 ? from + stride : from, left > 1 ? width : 0));
 }
 
+template <Lanes kLanes>
+MINKE_GEMM_INLINE Vec lanes_along(const BF16* row, Index n) {
+  if constexpr (kLanes == Lanes::Pairs) return load_pairs(row, within(n, 2 * kWidth));
+  return load_some(row, within(n, kWidth));
+}
+
 // kWidth lanes' worth, to the second level. Past the end is as good as any other address.
-template <Index kPerLane>
-MINKE_GEMM_INLINE void prefetch_numbers(const float* p) {
-  for (Index i = 0; i < kWidth * kPerLane; i += 16) __builtin_prefetch(p + i, 0, 2);
+template <Index kPerLane, class From>
+MINKE_GEMM_INLINE void prefetch_numbers(const From* p) {
+  constexpr Index kOfLine = 64 / sizeof(From);
+  for (Index i = 0; i < kWidth * kPerLane; i += kOfLine) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Rows to rows: nothing changes places, memory is read from front to back.
-template <Lanes kLanes>
-void lay_out_rows(const Layout& f) {
+template <Lanes kLanes, class From>
+void lay_out_rows(const Layout& f, const From* numbers) {
   constexpr Index kPerLane = kLanes == Lanes::Pairs ? 2 : 1;
   for (Index i = 0; i < f.outer; ++i) {
-    const float* from = f.from + i * f.stride;
+    const From* from = numbers + i * f.stride;
     float* to = static_cast<float*>(f.to) + i * f.to_stride;
     for (Index k = 0; k < f.padded_k; k += kWidth * kPerLane) {
       prefetch_numbers<kPerLane>(from + f.stride + k);
       store_all(to + k / kPerLane, lanes_along<kLanes>(k < f.k ? from + k : from, f.k - k));
     }
   }
+}
+template <Lanes kLanes>
+void lay_out_rows(const Layout& f) {
+  if (f.narrow)
+    lay_out_rows<kLanes>(f, f.narrow);
+  else
+    lay_out_rows<kLanes>(f, f.from);
 }
 
 constexpr Index kStretch = 256;  // lanes of a panel's rows that wait in cache

@@ -59,8 +59,8 @@ void lay_out(const Layout& f) {
   const Index outer = std::is_same_v<Target, ToPanel> ? kPanel : f.outer;
   const auto number = [&](Index i, Index k) {
     if (i >= f.outer || k >= f.k) return 0.0f;
-    if (kTransposed && f.narrow) return float(f.narrow[k * f.stride + i]);
-    return kTransposed ? f.from[k * f.stride + i] : f.from[i * f.stride + k];
+    const Index at = kTransposed ? k * f.stride + i : i * f.stride + k;
+    return f.narrow ? float(f.narrow[at]) : f.from[at];
   };
   for (Index i = 0; i < outer; ++i)
     for (Index l = 0; l < lanes_of(kLanes, f.padded_k); ++l) {

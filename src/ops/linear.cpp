@@ -59,7 +59,15 @@ void multiply_products(std::span<const gemm::Product> products, Write write,
 gemm::Product rows_of(View2<const float> x, const PackedWeights& w, View2<float> y, Index first,
                       Index rows) {
   check_product(x.rows(first, rows), w, y.rows(first, rows));
-  return {x.rows(first, rows), &w, y.rows(first, rows)};
+  return {.x = x.rows(first, rows), .w = &w, .y = y.rows(first, rows)};
+}
+
+gemm::Product rows_of(View2<const BF16> x, const PackedWeights& w, View2<float> y, Index first,
+                      Index rows) {
+  check_product(x.rows(first, rows), w, y.rows(first, rows));
+  if (w.form() == WeightForm::F32 || w.form() == WeightForm::Int4)
+    throw ShapeError("a product of BF16 rows needs weights in form Bf16 or E4m3");
+  return {.w = &w, .y = y.rows(first, rows), .narrow_x = x.rows(first, rows)};
 }
 
 gemm::Product rows_of(const Fp8View& x, const PackedWeights& w, View2<float> y, Index first,
@@ -68,7 +76,7 @@ gemm::Product rows_of(const Fp8View& x, const PackedWeights& w, View2<float> y, 
   if (w.form() == WeightForm::F32 || w.form() == WeightForm::Int4)
     throw ShapeError("a product of FP8 rows needs weights in form Bf16 or E4m3");
   MINKE_ASSERT(w.form() == WeightForm::E4m3 || powers_of_two(x.scales));
-  return {{}, &w, y.rows(first, rows), x.rows(first, rows)};
+  return {.w = &w, .y = y.rows(first, rows), .x_codes = x.rows(first, rows)};
 }
 
 template <class Rows>
@@ -96,22 +104,63 @@ View2<const float> tile_scales(const Fp8Columns& columns, Index tile, Index tile
   return columns.scales.defined() ? columns.scales.v2().rows(tile, tiles) : View2<const float>{};
 }
 
+gemm::Gradient gradient_of(View2<const float> dy, View2<const float> x, View2<float> dw) {
+  return {.dy = dy, .x = x, .dw = dw};
+}
+gemm::Gradient gradient_of(View2<const BF16> dy, View2<const BF16> x, View2<float> dw) {
+  return {.dw = dw, .narrow_dy = dy, .narrow_x = x};
+}
+
+// T is float or BF16.
+template <class T>
+void add_gradients(View2<const T> dy, View2<const T> x, std::span<const Index> offsets,
+                   std::span<const View2<float>> dw, Precision precision) {
+  check_offsets(offsets, dw.size(), x.extent(0));
+  std::vector<gemm::Gradient> gradients;
+  gradients.reserve(dw.size());
+  for (std::size_t e = 0; e < dw.size(); ++e) {
+    const Index first = offsets[e], rows = offsets[e + 1] - first;
+    if (rows == 0) continue;
+    check_gradient(dy.rows(first, rows), x.rows(first, rows), dw[e]);
+    gradients.push_back(gradient_of(dy.rows(first, rows), x.rows(first, rows), dw[e]));
+  }
+  gemm::multiply_gradients(gradients, precision);
+}
+
+// All rows.
+template <class T>
+void add_gradient(View2<const T> dy, View2<const T> x, View2<float> dw, Precision precision) {
+  check_gradient(dy, x, dw);
+  const gemm::Gradient gradient = gradient_of(dy, x, dw);
+  gemm::multiply_gradients({&gradient, 1}, precision);
+}
+
 }  // namespace
 
 void linear(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
-  const gemm::Product product{x, &w, y};
+  const gemm::Product product{.x = x, .w = &w, .y = y};
   multiply_products({&product, 1}, write, gemm::Arithmetic::OfForm);
+}
+
+void linear(View2<const BF16> x, const PackedWeights& w, View2<float> y, Write write) {
+  const gemm::Product product = rows_of(x, w, y, 0, x.extent(0));
+  gemm::multiply({&product, 1}, write, gemm::Arithmetic::OfForm);
 }
 
 void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
   check_codes(w);
-  const gemm::Product product{x, &w, y};
+  const gemm::Product product{.x = x, .w = &w, .y = y};
   multiply_products({&product, 1}, write, gemm::Arithmetic::Fp8);
 }
 
 void linear_grouped(View2<const float> x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y, Write write) {
+  multiply_grouped(x, x.extent(0), offsets, w, y, write, gemm::Arithmetic::OfForm);
+}
+
+void linear_grouped(View2<const BF16> x, std::span<const Index> offsets,
                     std::span<const PackedWeights* const> w, View2<float> y, Write write) {
   multiply_grouped(x, x.extent(0), offsets, w, y, write, gemm::Arithmetic::OfForm);
 }
@@ -163,24 +212,23 @@ void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
 
 void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
                             Precision precision) {
-  check_gradient(dy, x, dw);
-  const gemm::Gradient gradient{.dy = dy, .x = x, .dw = dw};
-  gemm::multiply_gradients({&gradient, 1}, precision);
+  add_gradient(dy, x, dw, precision);
+}
+
+void linear_weight_gradient(View2<const BF16> dy, View2<const BF16> x, View2<float> dw) {
+  add_gradient(dy, x, dw, Precision::Bf16);
 }
 
 void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
                                     std::span<const Index> offsets,
                                     std::span<const View2<float>> dw, Precision precision) {
-  check_offsets(offsets, dw.size(), x.extent(0));
-  std::vector<gemm::Gradient> gradients;
-  gradients.reserve(dw.size());
-  for (std::size_t e = 0; e < dw.size(); ++e) {
-    const Index first = offsets[e], rows = offsets[e + 1] - first;
-    if (rows == 0) continue;
-    check_gradient(dy.rows(first, rows), x.rows(first, rows), dw[e]);
-    gradients.push_back({.dy = dy.rows(first, rows), .x = x.rows(first, rows), .dw = dw[e]});
-  }
-  gemm::multiply_gradients(gradients, precision);
+  add_gradients(dy, x, offsets, dw, precision);
+}
+
+void linear_weight_gradient_grouped(View2<const BF16> dy, View2<const BF16> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw) {
+  add_gradients(dy, x, offsets, dw, Precision::Bf16);
 }
 
 namespace reference {

@@ -111,6 +111,9 @@ class PackedWeights {
 // x [T, K] -> y [T, N], overwritten or added to. Rows may be strided; x and y may not overlap.
 void linear(View2<const float> x, const PackedWeights& w, View2<float> y,
             Write write = Write::Overwrite);
+// x rounded already, W in form Bf16 or E4m3: the bits are those of x in FP32.
+void linear(View2<const BF16> x, const PackedWeights& w, View2<float> y,
+            Write write = Write::Overwrite);
 
 // The official FP8 arithmetic, W in form E4m3: x is quantised per row and 128 columns, per 128 of K
 // the dot product of the codes is rounded to FP32, times x's scale, times W's, added in FP32.
@@ -120,6 +123,9 @@ void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y,
 // Rows [offsets[e], offsets[e + 1]) of x times w[e]: one call for all experts, parallel over
 // experts and tiles. offsets has w.size() + 1 entries; experts without rows are legal.
 void linear_grouped(View2<const float> x, std::span<const Index> offsets,
+                    std::span<const PackedWeights* const> w, View2<float> y,
+                    Write write = Write::Overwrite);
+void linear_grouped(View2<const BF16> x, std::span<const Index> offsets,
                     std::span<const PackedWeights* const> w, View2<float> y,
                     Write write = Write::Overwrite);
 void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
@@ -143,12 +149,16 @@ void linear_weight_gradient_grouped(const Fp8Columns& dy, const Fp8Columns& x,
                                     std::span<const Index> offsets,
                                     std::span<const View2<float>> dw);
 
-// dw [N, K] += dy [T, N]^T x [T, K].
+// dw [N, K] += dy [T, N]^T x [T, K]. In BF16: the bits are those of Precision::Bf16.
 void linear_weight_gradient(View2<const float> dy, View2<const float> x, View2<float> dw,
                             Precision precision);
+void linear_weight_gradient(View2<const BF16> dy, View2<const BF16> x, View2<float> dw);
 void linear_weight_gradient_grouped(View2<const float> dy, View2<const float> x,
                                     std::span<const Index> offsets,
                                     std::span<const View2<float>> dw, Precision precision);
+void linear_weight_gradient_grouped(View2<const BF16> dy, View2<const BF16> x,
+                                    std::span<const Index> offsets,
+                                    std::span<const View2<float>> dw);
 
 // In double: the definitions, parallel over rows. W [N, K] is not packed; dx = dy W reads it as it
 // is, and operands are never rounded (Precision::Full).

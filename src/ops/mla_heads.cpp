@@ -33,8 +33,8 @@ void split(const MlaHeads& s, View2<const Real> kv, View2<const Real> k_rope, Vi
   });
 }
 
-template <class Real>
-void split_backward(const MlaHeads& s, View2<const Real> dk, View2<const Real> dv, View2<Real> dkv,
+template <class Real, class To>
+void split_backward(const MlaHeads& s, View2<const Real> dk, View2<const Real> dv, View2<To> dkv,
                     View2<Real> dk_rope) {
   parallel_ranges(dk.extent(0), kRows, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
@@ -42,9 +42,9 @@ void split_backward(const MlaHeads& s, View2<const Real> dk, View2<const Real> d
       std::fill_n(shared, s.rope, Real(0));
       for (Index h = 0; h < s.n_heads; ++h) {
         const Real* dkey = &dk(t, h * (s.nope + s.rope));
-        Real* to = &dkv(t, h * (s.nope + s.value));
-        std::copy_n(dkey, s.nope, to);
-        std::copy_n(&dv(t, h * s.value), s.value, to + s.nope);
+        To* to = &dkv(t, h * (s.nope + s.value));
+        move(dkey, s.nope, to);
+        move(&dv(t, h * s.value), s.value, to + s.nope);
         for (Index r = 0; r < s.rope; ++r) shared[r] += dkey[s.nope + r];
       }
     }
@@ -68,6 +68,10 @@ void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const 
 
 void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
                               View2<float> dkv, View2<float> dk_rope) {
+  split_backward(shape, dk, dv, dkv, dk_rope);
+}
+void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
+                              View2<BF16> dkv, View2<float> dk_rope) {
   split_backward(shape, dk, dv, dkv, dk_rope);
 }
 void mla_split_heads_backward(const MlaHeads& shape, View2<const double> dk, View2<const double> dv,

@@ -24,9 +24,12 @@ void mla_split_heads(const MlaHeads& shape, View2<const float> kv, View2<const f
 void mla_split_heads(const MlaHeads& shape, View2<const double> kv, View2<const double> k_rope,
                      View2<double> k, View2<double> v);
 
-// The transpose: dkv [T, H (N+V)], dk_rope [T, R] (summed over heads, rising), both overwritten.
+// The transpose: dkv [T, H (N+V)], dk_rope [T, R] (summed over heads, rising), both overwritten;
+// dkv also rounded to BF16.
 void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
                               View2<float> dkv, View2<float> dk_rope);
+void mla_split_heads_backward(const MlaHeads& shape, View2<const float> dk, View2<const float> dv,
+                              View2<BF16> dkv, View2<float> dk_rope);
 void mla_split_heads_backward(const MlaHeads& shape, View2<const double> dk, View2<const double> dv,
                               View2<double> dkv, View2<double> dk_rope);
 

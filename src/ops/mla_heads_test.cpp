@@ -38,6 +38,12 @@ TEST(MlaHeads, SplitPutsEveryElementInItsPlaceAndBackwardIsItsTranspose) {
   for (std::size_t i = 0; i < kv.size(); ++i) right += double(kv[i]) * dkv[i];
   for (std::size_t i = 0; i < rope.size(); ++i) right += double(rope[i]) * drope[i];
   EXPECT_EQ(left, right);
+  std::vector<BF16> narrow_dkv(dkv.size());
+  std::vector<float> same_drope(drope.size());
+  mla_split_heads_backward(s, K, V, View2<BF16>(narrow_dkv.data(), {T, nkv}),
+                           View2<float>(same_drope.data(), {T, s.rope}));
+  for (std::size_t i = 0; i < dkv.size(); ++i) EXPECT_EQ(narrow_dkv[i].bits, BF16(dkv[i]).bits);
+  EXPECT_EQ(same_drope, drope);
 }
 
 }  // namespace

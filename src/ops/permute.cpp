@@ -195,16 +195,18 @@ void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<co
   });
 }
 
-void combine_experts_backward(View2<const float> dy, View2<const float> rows,
-                              const ExpertOrder& order, View2<const float> weights,
-                              View2<float> drows, View2<float> dweights) {
+namespace {
+
+template <class To>
+void combine_backward(View2<const float> dy, View2<const float> rows, const ExpertOrder& order,
+                      View2<const float> weights, View2<To> drows, View2<float> dweights) {
   const Index T = dy.extent(0), D = dy.extent(1);
   const Index K = choices_per_token("combine_experts_backward", order, T, weights.extent(1));
   check_extents("combine_experts_backward", "rows", rows, {T * K, D});
   check_extents("combine_experts_backward", "weights", weights, {T, K});
   check_extents("combine_experts_backward", "drows", drows, {T * K, D});
   check_extents("combine_experts_backward", "dweights", dweights, {T, K});
-  const auto& kernels = elementwise();
+  const auto& kernels = elementwise().to<To>();
   each_row(dweights, [&](Index t, float* dweight) {
     for (Index k = 0; k < K; ++k) {
       const Index r = order.row[static_cast<std::size_t>(t * K + k)];
@@ -212,6 +214,19 @@ void combine_experts_backward(View2<const float> dy, View2<const float> rows,
           kernels.scale_and_dot(weights(t, k), dy[t].data(), rows[r].data(), drows[r].data(), D);
     }
   });
+}
+
+}  // namespace
+
+void combine_experts_backward(View2<const float> dy, View2<const float> rows,
+                              const ExpertOrder& order, View2<const float> weights,
+                              View2<float> drows, View2<float> dweights) {
+  combine_backward(dy, rows, order, weights, drows, dweights);
+}
+void combine_experts_backward(View2<const float> dy, View2<const float> rows,
+                              const ExpertOrder& order, View2<const float> weights,
+                              View2<BF16> drows, View2<float> dweights) {
+  combine_backward(dy, rows, order, weights, drows, dweights);
 }
 
 void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, View2<float> dx) {

@@ -43,6 +43,10 @@ void combine_experts(View2<const float> rows, const ExpertOrder& order, View2<co
 void combine_experts_backward(View2<const float> dy, View2<const float> rows,
                               const ExpertOrder& order, View2<const float> weights,
                               View2<float> drows, View2<float> dweights);
+// drows rounded to BF16: the operand of products that would round it.
+void combine_experts_backward(View2<const float> dy, View2<const float> rows,
+                              const ExpertOrder& order, View2<const float> weights,
+                              View2<BF16> drows, View2<float> dweights);
 
 // The gradient of gather_tokens: dx[t] += sum_k drows[row(t, k)], k rising.
 void gather_tokens_backward(View2<const float> drows, const ExpertOrder& order, View2<float> dx);

@@ -87,6 +87,12 @@ TEST(Permute, EveryFormGathersAndCombines) {
       combine_experts_backward(dy.view(), rows.view(), order, weights.view(), drows.view(),
                                dweights.view());
       gather_tokens_backward(drows.view(), order, dx.view());
+      Matrix<BF16> narrow_drows(T * K, D, 1);
+      Matrix<float> same_dweights(T, K);
+      combine_experts_backward(dy.view(), rows.view(), order, weights.view(), narrow_drows.view(),
+                               same_dweights.view());
+      test::expect_rounded(narrow_drows, drows, "drows");
+      test::expect_same_bits(same_dweights, dweights, "dweights");
       for (Index t = 0; t < T; ++t) {
         double weight = 0;
         for (Index k = 0; k < K; ++k) {

@@ -63,14 +63,17 @@ MINKE_INSTANTIATE(double)
 
 }  // namespace reference
 
-void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<float> y,
-                     View1<float> rstd) {
+namespace {
+
+template <class To>
+void forward(View2<const float> x, View1<const float> gain, double eps, View2<To> y,
+             View1<float> rstd) {
   const Index T = x.extent(0), D = x.extent(1);
   check_extents("rmsnorm_forward", "gain", gain, {D});
   check_extents("rmsnorm_forward", "y", y, {T, D});
   const bool keep = rstd.extent(0) > 0;
   if (keep) check_extents("rmsnorm_forward", "rstd", rstd, {T});
-  const auto& kernels = elementwise();
+  const auto& kernels = elementwise().to<To>();
   parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const float r =
@@ -78,6 +81,17 @@ void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, 
       if (keep) rstd(t) = r;
     }
   });
+}
+
+}  // namespace
+
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<float> y,
+                     View1<float> rstd) {
+  forward(x, gain, eps, y, rstd);
+}
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<BF16> y,
+                     View1<float> rstd) {
+  forward(x, gain, eps, y, rstd);
 }
 
 void rmsnorm_backward_input(View2<const float> dy, View2<const float> x, View1<const float> gain,

@@ -2,12 +2,16 @@
 //   y[t] = gain * x[t] * rstd[t],   rstd[t] = 1 / sqrt(mean(x[t]^2) + eps)
 // Sums are FP32. Parallel over rows; a row's bits do not depend on the others.
 #pragma once
+#include "tensor/dtype.h"
 #include "tensor/view.h"
 
 namespace minke {
 
 // x [T, D], gain [D] -> y [T, D], rstd [T] (kept for the backward pass, may be empty). y may be x.
 void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<float> y,
+                     View1<float> rstd = {});
+// y rounded to BF16: the operand of a product that would round it.
+void rmsnorm_forward(View2<const float> x, View1<const float> gain, double eps, View2<BF16> y,
                      View1<float> rstd = {});
 
 // dy, x [T, D] -> dx [T, D], overwritten; dx may be dy. With xhat = x rstd:

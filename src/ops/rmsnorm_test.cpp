@@ -27,6 +27,11 @@ TEST(Rmsnorm, EveryFormAgreesWithTheDefinition) {
         // With D = 1 the gradient is a difference of equal terms of size gain dy rstd, 1e2 here.
         test::expect_near(fy, y, 1e-6, 2e-6, "y");
         test::expect_near(frstd, rstd, 0, 2e-6, "rstd");
+        Matrix<BF16> ny(T, D, 2);
+        Matrix<float> nrstd(1, T);
+        rmsnorm_forward(x.view(), gain.flat(), 1e-6f, ny.view(), nrstd.flat());
+        test::expect_rounded(ny, fy, "y");
+        test::expect_same_bits(nrstd, frstd, "rstd");
         test::expect_near(fdx, dx, D == 1 ? 1e-3 : 1e-5, 1e-5, "dx");
         test::expect_near(fdgain, dgain, 2e-5, 2e-6, "dgain");
       });

@@ -1,6 +1,7 @@
 // The gated unit of every feed-forward network.
 //   y = silu(gate) * up,   silu(a) = a sigmoid(a)
 #pragma once
+#include "tensor/dtype.h"
 #include "tensor/view.h"
 
 namespace minke {
@@ -12,6 +13,11 @@ void swiglu_forward(View2<const float> gate, View2<const float> up, View2<float>
 //   dgate = dy up s (1 + gate (1 - s)),   dup = dy gate s,   s = sigmoid(gate)
 void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
                            View2<float> dgate, View2<float> dup);
+
+// Both rounded to BF16: the operands of products that would round them.
+void swiglu_forward(View2<const float> gate, View2<const float> up, View2<BF16> y);
+void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
+                           View2<BF16> dgate, View2<BF16> dup);
 
 // In double: the definitions.
 void swiglu_forward(View2<const double> gate, View2<const double> up, View2<double> y);

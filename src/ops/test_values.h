@@ -97,6 +97,17 @@ void expect_same_bits(const Matrix<T>& a, const Matrix<T>& b, const char* what =
       ASSERT_EQ(a(r, c), b(r, c)) << what << " at (" << r << ", " << c << ")";
 }
 
+// `narrow` is `wide`, rounded.
+inline void expect_rounded(const Matrix<BF16>& narrow, const Matrix<float>& wide,
+                           const char* what = "") {
+  ASSERT_EQ(narrow.rows, wide.rows);
+  ASSERT_EQ(narrow.columns, wide.columns);
+  for (Index r = 0; r < wide.rows; ++r)
+    for (Index c = 0; c < wide.columns; ++c)
+      ASSERT_EQ(narrow(r, c).bits, BF16(wide(r, c)).bits)
+          << what << " at (" << r << ", " << c << ")";
+}
+
 // Runs `body` with every instruction set of this machine, and leaves the best one chosen.
 inline void on_every_isa(const std::function<void()>& body) {
   for (Isa isa : available_isas()) {

@@ -103,23 +103,23 @@ TokenRows ExpertExchange::to_experts(MovingTokens first_hop, LinkBytes& bytes) {
   return rows;
 }
 
-template <class Real>
-void ExpertExchange::begin_inputs(View2<const Real> x) {
+template <class T>
+void ExpertExchange::begin_inputs(View2<const T> x) {
   moving_inputs_ =
       start(0, gathered(x, group_.form().inputs, hops_.front().outgoing()), traffic().dispatch);
 }
 
-template <class Real>
-Tensor ExpertExchange::inputs(View2<const Real> x) {
+template <class T>
+Tensor ExpertExchange::inputs(View2<const T> x) {
   if (!moving_inputs_) begin_inputs(x);
   inputs_ = to_experts(std::move(*moving_inputs_), traffic().dispatch);
   moving_inputs_.reset();
-  return expanded<Real>(inputs_);
+  return expanded<T>(inputs_);
 }
 
-template <class Real>
+template <class T>
 Tensor ExpertExchange::inputs_again() {
-  return expanded<Real>(std::exchange(inputs_, {}));
+  return expanded<T>(std::exchange(inputs_, {}));
 }
 
 void ExpertExchange::begin_send(const Fp8View& x) {
@@ -139,9 +139,9 @@ Fp8Rows ExpertExchange::send_again(const Fp8View&) {
   return {std::move(rows.values), std::move(rows.scales)};
 }
 
-template <class Real>
+template <class T>
 Tensor ExpertExchange::expanded(const TokenRows& arrived) const {
-  return widened<Real>(gathered(arrived, expand_));
+  return values_as<T>(gathered(arrived, expand_));
 }
 
 template <class Real>
@@ -203,14 +203,14 @@ Tensor ExpertExchange::choices_home(Moving last_hop, LinkBytes& bytes) {
 
 template <class Real>
 void ExpertExchange::add_sums_home(Moving last_hop, View2<Real> y) {
-  Tensor rows = widened<Real>({arrived(std::move(last_hop)), {}});
+  Tensor rows = values_as<Real>({arrived(std::move(last_hop)), {}});
   for (std::size_t i = hops_.size() - 1; i-- > 0;) {
     const RowSums<Real> returned = hops_[i + 1].template returned_tokens<Real>();
     Tensor sums =
         Tensor::zeros<Real>({static_cast<Index>(returned.first.size()) - 1, rows.extent(1)});
     sum_rows(std::as_const(rows).v2<Real>(), returned, sums.v2<Real>());
     Moving next = hops_[i].start_tokens_back(narrowed(std::move(sums)), traffic().combine);
-    rows = widened<Real>({arrived(std::move(next)), {}});
+    rows = values_as<Real>({arrived(std::move(next)), {}});
   }
   sum_rows(std::as_const(rows).v2<Real>(), hops_.front().template returned_tokens<Real>(), y);
 }
@@ -231,24 +231,23 @@ void ExpertExchange::combine_rows(View2<const Real> rows, View2<const Real> weig
 }
 
 // Every row here is a token with one expert: drow = w dy, dw = dy . row.
-template <class Real>
-Tensor ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const Real> rows,
-                                             View2<const Real> weights, View2<Real> dweights) {
+template <class Real, class To>
+void ExpertExchange::combine_rows_backward(View2<const Real> dy, View2<const Real> rows,
+                                           View2<const Real> weights, View2<To> drows,
+                                           View2<Real> dweights) {
   TokenRows out = gathered(dy, group_.form().gradients, hops_.front().outgoing());
   MovingTokens moving = start(0, std::move(out), traffic().dispatch);
   if (!weights_.defined()) begin_weights(weights);
   const Tensor dy_rows = expanded<Real>(to_experts(std::move(moving), traffic().dispatch));
   const Tensor of_rows = expanded_weights(weights);
-  Tensor drows = Tensor::uninitialized<Real>(dy_rows.shape());
   Tensor dof_rows = Tensor::uninitialized<Real>(of_rows.shape());
   BlockVector<std::int32_t> each(expand_.token.size());  // itself
   std::iota(each.begin(), each.end(), 0);
   combine_experts_backward(dy_rows.v2<Real>(), rows, order_of(std::move(each)), of_rows.v2<Real>(),
-                           drows.v2<Real>(), dof_rows.v2<Real>());
+                           drows, dof_rows.v2<Real>());
   moving_dweights_ =
       hops_.back().start_choices_back(gathered(dof_rows, by_token_), traffic().routing);
   dweights_ = dweights;
-  return drows;
 }
 
 template <class Real>
@@ -279,14 +278,24 @@ void ExpertExchange::add_inputs_gradient(View2<const Real> drows, View2<Real> dx
 }
 
 // For what is derived from it.
+#define MINKE_EXCHANGE_OF_INPUTS(T)                           \
+  template void ExpertExchange::begin_inputs(View2<const T>); \
+  template Tensor ExpertExchange::inputs(View2<const T>);     \
+  template Tensor ExpertExchange::inputs_again<T>();
+MINKE_EXCHANGE_OF_INPUTS(float)
+MINKE_EXCHANGE_OF_INPUTS(double)
+MINKE_EXCHANGE_OF_INPUTS(BF16)
+#undef MINKE_EXCHANGE_OF_INPUTS
+#define MINKE_EXCHANGE_OF_GRADIENTS(Real, To)                                               \
+  template void ExpertExchange::combine_rows_backward(View2<const Real>, View2<const Real>, \
+                                                      View2<const Real>, View2<To>, View2<Real>);
+MINKE_EXCHANGE_OF_GRADIENTS(float, float)
+MINKE_EXCHANGE_OF_GRADIENTS(float, BF16)
+MINKE_EXCHANGE_OF_GRADIENTS(double, double)
+#undef MINKE_EXCHANGE_OF_GRADIENTS
 #define MINKE_EXCHANGE_OF(Real)                                                                  \
-  template void ExpertExchange::begin_inputs(View2<const Real>);                                 \
-  template Tensor ExpertExchange::inputs(View2<const Real>);                                     \
-  template Tensor ExpertExchange::inputs_again<Real>();                                          \
   template void ExpertExchange::begin_weights(View2<const Real>);                                \
   template void ExpertExchange::combine_rows(View2<const Real>, View2<const Real>, View2<Real>); \
-  template Tensor ExpertExchange::combine_rows_backward(View2<const Real>, View2<const Real>,    \
-                                                        View2<const Real>, View2<Real>);         \
   template void ExpertExchange::begin_home(View2<const Real>, const Tensor*);                    \
   template void ExpertExchange::add_inputs_gradient(View2<const Real>, View2<Real>);
 MINKE_EXCHANGE_OF(float)

@@ -32,12 +32,15 @@ class ExpertExchange : public Dispatch {
 
   void begin_send(View2<const float> x) override { begin_inputs(x); }
   void begin_send(View2<const double> x) override { begin_inputs(x); }
+  void begin_send(View2<const BF16> x) override { begin_inputs(x); }
   void begin_send(const Fp8View& x) override;
   Tensor send(View2<const float> x) override { return inputs(x); }
   Tensor send(View2<const double> x) override { return inputs(x); }
+  Tensor send(View2<const BF16> x) override { return inputs(x); }
   Fp8Rows send(const Fp8View& x) override;
   Tensor send_again(View2<const float>) override { return inputs_again<float>(); }
   Tensor send_again(View2<const double>) override { return inputs_again<double>(); }
+  Tensor send_again(View2<const BF16>) override { return inputs_again<BF16>(); }
   Fp8Rows send_again(const Fp8View&) override;
 
   void begin_combine(View2<const float> weights) override { begin_sums(weights); }
@@ -48,13 +51,18 @@ class ExpertExchange : public Dispatch {
   void combine(View2<const double> rows, View2<const double> weights, View2<double> y) override {
     combine_rows(rows, weights, y);
   }
-  Tensor combine_backward(View2<const float> dy, View2<const float> rows,
-                          View2<const float> weights, View2<float> dweights) override {
-    return combine_rows_backward(dy, rows, weights, dweights);
+  void combine_backward(View2<const float> dy, View2<const float> rows, View2<const float> weights,
+                        View2<float> drows, View2<float> dweights) override {
+    combine_rows_backward(dy, rows, weights, drows, dweights);
   }
-  Tensor combine_backward(View2<const double> dy, View2<const double> rows,
-                          View2<const double> weights, View2<double> dweights) override {
-    return combine_rows_backward(dy, rows, weights, dweights);
+  void combine_backward(View2<const float> dy, View2<const float> rows, View2<const float> weights,
+                        View2<BF16> drows, View2<float> dweights) override {
+    combine_rows_backward(dy, rows, weights, drows, dweights);
+  }
+  void combine_backward(View2<const double> dy, View2<const double> rows,
+                        View2<const double> weights, View2<double> drows,
+                        View2<double> dweights) override {
+    combine_rows_backward(dy, rows, weights, drows, dweights);
   }
   void begin_send_backward(View2<const float> drows) override { begin_home(drows, nullptr); }
   void begin_send_backward(View2<const double> drows) override { begin_home(drows, nullptr); }
@@ -78,13 +86,13 @@ class ExpertExchange : public Dispatch {
   MovingTokens start(std::size_t hop, TokenRows rows, LinkBytes& bytes);
   TokenRows finish(MovingTokens moving);
   TokenRows to_experts(MovingTokens first_hop, LinkBytes& bytes);
-  template <class Real>
-  void begin_inputs(View2<const Real> x);
-  template <class Real>
-  Tensor inputs(View2<const Real> x);
-  template <class Real>
+  template <class T>
+  void begin_inputs(View2<const T> x);
+  template <class T>
+  Tensor inputs(View2<const T> x);
+  template <class T>
   Tensor inputs_again();
-  template <class Real>
+  template <class T>
   Tensor expanded(const TokenRows& arrived) const;
   template <class Real>
   void begin_weights(View2<const Real> weights);
@@ -107,9 +115,9 @@ class ExpertExchange : public Dispatch {
   }
   template <class Real>
   void combine_rows(View2<const Real> rows, View2<const Real> weights, View2<Real> y);
-  template <class Real>
-  Tensor combine_rows_backward(View2<const Real> dy, View2<const Real> rows,
-                               View2<const Real> weights, View2<Real> dweights);
+  template <class Real, class To>
+  void combine_rows_backward(View2<const Real> dy, View2<const Real> rows,
+                             View2<const Real> weights, View2<To> drows, View2<Real> dweights);
   template <class Real>
   void finish_weights_gradient();
   template <class Real>

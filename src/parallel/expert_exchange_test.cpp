@@ -78,8 +78,9 @@ Results layer(Dispatch& dispatch, const RankTokens& tokens, Index first_expert) 
   const Tensor inputs = out.clone();
   apply_experts(dispatch.offsets(), first_expert, out.v2());
   dispatch.combine(out.v2(), tokens.weights.v2(), results.y.v2());
-  Tensor drows = dispatch.combine_backward(tokens.dy.v2(), out.v2(), tokens.weights.v2(),
-                                           results.dweights.v2());
+  Tensor drows = Tensor::uninitialized(out.shape());
+  dispatch.combine_backward(tokens.dy.v2(), std::as_const(out).v2(), tokens.weights.v2(),
+                            drows.v2(), results.dweights.v2());
   EXPECT_TRUE(same_bits(dispatch.send_again(tokens.x.v2()), inputs));
   apply_experts(dispatch.offsets(), first_expert, drows.v2());
   dispatch.begin_send_backward(std::as_const(drows).v2());
@@ -236,6 +237,52 @@ TEST(ExpertExchange, ThreadsSendCodesUnchanged) {
     EXPECT_EQ(group.traffic().dispatch.inside_node, (ranks.rank() < 2 ? 1u : 2u) * 6 * row);
     EXPECT_EQ(group.traffic().dispatch.between_nodes, 0u);
   });
+}
+
+// Operands in BF16 travel as they are, in half the bytes of FP32; a form rounds them further.
+TEST(ExpertExchange, ThreadsSendOperandsInBf16) {
+  const struct {
+    RowForm inputs;
+    Index bytes;  // of a row
+  } cases[] = {
+      {RowForm::Full, 2 * kWidth}, {RowForm::Bf16, 2 * kWidth}, {RowForm::Fp8, kWidth + 2 * 4}};
+  for (const auto& [inputs, bytes] : cases)
+    run_ranks(2, [inputs = inputs, bytes = bytes](Communicator& ranks) {
+      ExpertGroup group(ranks, kExperts, {.inputs = inputs});
+      const RankTokens tokens = tokens_of(ranks.rank(), 6, the_first_experts);
+      Tensor narrow = Tensor::uninitialized<BF16>(tokens.x.shape());
+      Tensor rounded = Tensor::uninitialized(tokens.x.shape());
+      copy(tokens.x.v2(), narrow.v2<BF16>());
+      copy(std::as_const(narrow).v2<BF16>(), rounded.v2());
+      const DispatchFactory make = exchange_over(group);
+      const std::unique_ptr<Dispatch> dispatch = make(0), wide = make(0);
+      dispatch->plan(tokens.indices.view<std::int32_t, 2>(), kExperts);
+      const Tensor rows = dispatch->send(std::as_const(narrow).v2<BF16>());
+      EXPECT_EQ(group.traffic().dispatch.inside_node,
+                ranks.rank() == 0 ? 0u : static_cast<std::uint64_t>(6 * bytes));
+      const Tensor again = dispatch->send_again(std::as_const(narrow).v2<BF16>());
+      EXPECT_TRUE(same_bits(rows, again));
+      wide->plan(tokens.indices.view<std::int32_t, 2>(), kExperts);
+      const Tensor want = wide->send(std::as_const(rounded).v2());
+      for (Index i = 0; i < want.size(); ++i)
+        EXPECT_EQ(rows.flat<BF16>()(i).bits, BF16(want.flat()(i)).bits);
+
+      // Gradients of rows, rounded on the way out.
+      const Tensor out = want.clone();
+      Tensor drows = Tensor::uninitialized(out.shape());
+      Tensor narrow_drows = Tensor::uninitialized<BF16>(out.shape());
+      Tensor dweights = Tensor::zeros({6, kChosen}), same_dweights = Tensor::zeros({6, kChosen});
+      Tensor dx = Tensor::zeros(tokens.x.shape());
+      wide->combine_backward(tokens.dy.v2(), out.v2(), tokens.weights.v2(), drows.v2(),
+                             dweights.v2());
+      dispatch->combine_backward(tokens.dy.v2(), out.v2(), tokens.weights.v2(),
+                                 narrow_drows.v2<BF16>(), same_dweights.v2());
+      wide->send_backward(std::as_const(drows).v2(), dx.v2());
+      dispatch->send_backward(std::as_const(drows).v2(), dx.v2());
+      EXPECT_TRUE(same_bits(dweights, same_dweights));
+      for (Index i = 0; i < drows.size(); ++i)
+        EXPECT_EQ(narrow_drows.flat<BF16>()(i).bits, BF16(drows.flat()(i)).bits);
+    });
 }
 
 // Two layers under way at once, finished in another order on every rank.

@@ -51,6 +51,12 @@ TokenRows gathered(View2<const float> x, RowForm form, const ExpertOrder& order)
 TokenRows gathered(View2<const double> x, RowForm, const ExpertOrder& order) {
   return {gathered_as(x, order), {}};
 }
+TokenRows gathered(View2<const BF16> x, RowForm form, const ExpertOrder& order) {
+  if (form != RowForm::Fp8) return {gathered_as(x, order), {}};
+  Tensor wide = Tensor::uninitialized({x.extent(0), x.extent(1)});
+  copy(x, wide.v2());
+  return gathered(std::as_const(wide).v2(), form, order);
+}
 
 Tensor narrowed(Tensor x) {
   if (x.dtype() == DType::F64) return x;
@@ -59,19 +65,20 @@ Tensor narrowed(Tensor x) {
   return y;
 }
 
-template <class Real>
-Tensor widened(TokenRows rows) {
-  if (rows.values.dtype() == dtype_of<Real>) return std::move(rows.values);
+template <class T>
+Tensor values_as(TokenRows rows) {
+  if (rows.values.dtype() == dtype_of<T>) return std::move(rows.values);
   const TokenRows from = std::move(rows);
   Tensor x = Tensor::uninitialized(from.values.shape());
   if (from.scales.defined())
     dequantize({from.values.view<E4M3, 2>(), from.scales.v2()}, x.v2());
   else
     copy(from.values.v2<BF16>(), x.v2());
-  return x;
+  return std::is_same_v<T, BF16> ? narrowed(std::move(x)) : std::move(x);
 }
-template Tensor widened<float>(TokenRows);
-template Tensor widened<double>(TokenRows);
+template Tensor values_as<float>(TokenRows);
+template Tensor values_as<double>(TokenRows);
+template Tensor values_as<BF16>(TokenRows);
 
 ExpertOrder order_of(BlockVector<std::int32_t> rows) {
   ExpertOrder order;

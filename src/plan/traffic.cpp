@@ -126,7 +126,10 @@ struct LayerBytes {
 LayerBytes layer_bytes(const PlanModel& m, const Layout& l, const Crossings& crossed) {
   const double K = real(m.num_experts_per_tok);
   const ExchangeForm form = l.exchange_form();
-  const RowForm inputs = l.fp8 ? RowForm::Fp8 : form.inputs;  // codes that products read go as such
+  // What products read goes as such: codes, or numbers in BF16.
+  const RowForm inputs = l.fp8                          ? RowForm::Fp8
+                         : form.inputs == RowForm::Full ? RowForm::Bf16
+                                                        : form.inputs;
   LayerBytes b;
   b.dispatch = crossed.tokens * (row_bytes(m, inputs) + row_bytes(m, form.gradients));
   b.combine = 2 * (form.sums ? crossed.tokens * row_bytes(m, RowForm::Bf16)

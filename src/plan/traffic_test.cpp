@@ -87,7 +87,8 @@ TEST(Traffic, FullRowsComeBackForEachChoice) {
   const auto rows = step_traffic(m, cluster_preset("h100x8"), l);
   ASSERT_EQ(rows.size(), 4u);
   const double layers = 26, D = 2048, tokens = (2 - 2 * 4.0 / 56) / 2, choices = 1.5;
-  EXPECT_DOUBLE_EQ(rows[0].bytes_per_token, layers * 2 * tokens * 4 * D);
+  // Operands of BF16 products go as they are, the gradients of outputs in FP32.
+  EXPECT_DOUBLE_EQ(rows[0].bytes_per_token, layers * tokens * (2 + 4) * D);
   EXPECT_DOUBLE_EQ(rows[1].bytes_per_token, layers * 2 * choices * 4 * D);
   EXPECT_DOUBLE_EQ(rows[2].bytes_per_token,
                    layers * (8.0 / 4096 + tokens * (16 + 12) + choices * 4));

@@ -15,16 +15,16 @@ namespace {
 
 // Bytes that a block keeps of a token for its backward pass.
 struct BlockBytes {
-  // Of a value that linears read, of the inputs of SwiGLU, and of one never quantised.
-  double operand, full = 4;
+  // Of a value that linears read, of what is kept beside them, and of one never rounded.
+  double operand, kept, full = 4;
   double head;    // of queries, keys and values
   double output;  // of attention
-  bool fp8;
   Recompute recompute;
 
-  explicit BlockBytes(const Recipe& recipe)
-      : fp8(recipe.compute == "fp8"), recompute(recipe.training_form().recompute) {
-    operand = fp8 ? 1 + 4.0 / 128 : 4;
+  explicit BlockBytes(const Recipe& recipe) : recompute(recipe.training_form().recompute) {
+    const bool fp8 = recipe.compute == "fp8";
+    kept = fp8 ? 1 + 4.0 / 128 : 4;
+    operand = recipe.compute == "bf16" ? 2 : kept;
     head = recipe.compute == "fp32" ? 4 : 2;
     output = fp8 ? 1.5 + 1.0 / 128 : 4;
   }
@@ -43,17 +43,17 @@ struct BlockBytes {
     return bytes + full * (H + 2 + static_cast<double>(c.qk_rope_head_dim));
   }
 
-  double ffn(double width) const { return (recompute.swiglu ? 2 : 3) * operand * width; }
+  double ffn(double width) const { return (2 * kept + (recompute.swiglu ? 0 : operand)) * width; }
 
   double moe(const ModelConfig& c) const {
     const auto D = static_cast<double>(c.hidden_size);
     const auto K = static_cast<double>(c.num_experts_per_tok);
     // Scores, weights and choice of the gate; where each choice went (token, slot, row).
     double bytes = 4 * static_cast<double>(c.n_routed_experts) + 4 * 2 * K + 4 * 3 * K;
-    bytes += K * (ffn(static_cast<double>(c.moe_intermediate_size)) + operand * D);
+    bytes += K * (ffn(static_cast<double>(c.moe_intermediate_size)) + kept * D);
     bytes += ffn(static_cast<double>(c.n_shared_experts > 0 ? c.shared_width() : 0));
-    // The gate reads its input in full: in FP8 a second copy of it.
-    return bytes + (fp8 && !recompute.rmsnorm ? full * D : 0);
+    // The gate reads its input in full: where linears do not, a second copy of it.
+    return bytes + (operand < full && !recompute.rmsnorm ? full * D : 0);
   }
 
   double block(const ModelConfig& c, Index layer) const {
