@@ -37,15 +37,6 @@ Operand operand_of(Fp8Rows rows) {
   return {nullptr, std::make_shared<const Fp8Rows>(std::move(rows))};
 }
 
-// f(view of what x holds).
-template <class Real, class F>
-auto with_view(const Operand& x, const F& f) {
-  if (x.fp8) return f(x.fp8->view());
-  if constexpr (std::is_same_v<Real, float>)
-    if (x.values->dtype() == DType::BF16) return f(x.values->v2<BF16>());
-  return f(x.values->v2<Real>());
-}
-
 template <class Real>
 void begin_send(Dispatch& dispatch, const Operand& x) {
   with_view<Real>(x, [&](const auto& view) { dispatch.begin_send(view); });
@@ -72,9 +63,8 @@ ExpertsSaved experts_forward(const ModelOf<Real>& model, const MoeWeightsOf<Real
   const Index n = out.extent(0), F = w.experts.front().gate_proj.n_outputs();
   ExpertsSaved s;
   Tensor gate = Tensor::uninitialized<Real>({n, F}), up = Tensor::uninitialized<Real>({n, F});
-  apply_grouped<Real>(matrices(w, &Ffn::gate_proj), rows, offsets, gate.v2<Real>());
-  apply_grouped<Real>(matrices(w, &Ffn::up_proj), rows, offsets, up.v2<Real>());
-  s.hidden = swiglu_operand(model, gate, up, inputs_of(counts));
+  s.hidden = apply_gated<Real>(model, matrices(w, &Ffn::gate_proj), matrices(w, &Ffn::up_proj),
+                               rows, offsets, gate, up, inputs_of(counts));
   s.gate = keep(model, std::move(gate));
   s.up = keep(model, std::move(up));
   apply_grouped<Real>(matrices(w, &Ffn::down_proj), s.hidden, offsets, out);
@@ -89,20 +79,14 @@ ExpertsWeightWork experts_backward_input(const ModelOf<Real>& model, const MoeWe
                                          Tensor drows_out, ExpertsSaved s, View2<Real> drows,
                                          Fp8LayerCounts* counts) {
   using Ffn = FfnWeightsOf<Real>;
-  const Index n = drows.extent(0), F = w.experts.front().gate_proj.n_outputs();
   Tensor gate = restore(std::move(s.gate)), up = restore(std::move(s.up));
   ExpertsWeightWork work;
-  work.hidden = s.hidden.defined() ? std::move(s.hidden) : swiglu_operand(model, gate, up);
   work.drows_out = operand(model, share(std::move(drows_out)), gradients_of(counts));
-  Tensor dhidden = Tensor::uninitialized<Real>({n, F});
-  apply_transposed_grouped<Real>(matrices(w, &Ffn::down_proj), work.drows_out, offsets,
-                                 dhidden.v2<Real>());
-  BranchGradients branches =
-      swiglu_gradients(model, dhidden, std::move(gate), std::move(up), gradients_of(counts));
-  work.dgate = std::move(branches.dgate);
-  work.dup = std::move(branches.dup);
-  apply_transposed_grouped<Real>(matrices(w, &Ffn::gate_proj), work.dgate, offsets, drows);
-  apply_transposed_grouped<Real>(matrices(w, &Ffn::up_proj), work.dup, offsets, drows, Write::Add);
+  work.unit = gated_gradients<Real>(model, matrices(w, &Ffn::down_proj), work.drows_out, offsets,
+                                    std::move(gate), std::move(up), std::move(s.hidden),
+                                    gradients_of(counts));
+  apply_gated_transposed<Real>(matrices(w, &Ffn::gate_proj), matrices(w, &Ffn::up_proj), work.unit,
+                               offsets, drows);
   work.rows = std::move(rows);
   return work;
 }
@@ -111,12 +95,12 @@ template <class Real>
 void experts_backward_weight(const ModelOf<Real>& model, ExpertsWeightWork k,
                              std::span<const Index> offsets, MoeGradients& dw) {
   gradient_grouped(model, dw, &FfnGradients::down_proj, along_tokens(model, k.drows_out, offsets),
-                   along_tokens(model, k.hidden, offsets), offsets);
+                   along_tokens(model, k.unit.hidden, offsets), offsets);
   const TokenOperand rows = along_tokens(model, k.rows, offsets);
-  gradient_grouped(model, dw, &FfnGradients::gate_proj, along_tokens(model, k.dgate, offsets), rows,
-                   offsets);
-  gradient_grouped(model, dw, &FfnGradients::up_proj, along_tokens(model, k.dup, offsets), rows,
-                   offsets);
+  gradient_grouped(model, dw, &FfnGradients::gate_proj, along_tokens(model, k.unit.dgate, offsets),
+                   rows, offsets);
+  gradient_grouped(model, dw, &FfnGradients::up_proj, along_tokens(model, k.unit.dup, offsets),
+                   rows, offsets);
 }
 
 bool is_by_source(const MoeGradients& dw) {

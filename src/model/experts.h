@@ -15,8 +15,8 @@ struct ExpertsSaved {
   Operand hidden;  // [rows, F]; empty where B computes it again
 };
 struct ExpertsWeightWork {
-  Operand rows, drows_out;     // [rows, D]
-  Operand dgate, dup, hidden;  // [rows, F]
+  Operand rows, drows_out;  // [rows, D]
+  GatedGradients unit;      // [rows, F]
 };
 
 // rows [n, D] sorted by expert -> out [n, D].

@@ -14,9 +14,8 @@ struct FfnSaved {
   Operand hidden;  // [T, F] after it; empty where B computes it again
 };
 struct FfnWeightWork {
-  Operand x, dy;       // [T, D]
-  Operand dgate, dup;  // [T, F]
-  Operand hidden;      // [T, F]
+  Operand x, dy;        // [T, D]
+  GatedGradients unit;  // [T, F]
 };
 
 // x [T, D] -> y [T, D], overwritten or added to. FP8 training adds to `counts`, where given.
@@ -31,17 +30,5 @@ FfnWeightWork ffn_backward_input(const ModelOf<Real>& model, const FfnWeightsOf<
                                  Write write = Write::Overwrite, Fp8LayerCounts* counts = nullptr);
 template <class Real>
 void ffn_backward_weight(const ModelOf<Real>& model, FfnWeightWork work, FfnGradients& dw);
-
-// SwiGLU of both branches [n, F]: what a down projection reads.
-template <class Real>
-Operand swiglu_operand(const ModelOf<Real>& model, const Tensor& gate, const Tensor& up,
-                       Fp8Counts* counts = nullptr);
-// The gradients of both branches, which they give their memory for where that fits.
-struct BranchGradients {
-  Operand dgate, dup;  // [n, F]
-};
-template <class Real>
-BranchGradients swiglu_gradients(const ModelOf<Real>& model, const Tensor& dhidden, Tensor gate,
-                                 Tensor up, Fp8Counts* counts);
 
 }  // namespace minke

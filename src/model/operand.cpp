@@ -1,6 +1,8 @@
 #include "model/operand.h"
 
+#include "ops/gated_products.h"
 #include "ops/permute.h"
+#include "ops/swiglu.h"
 
 namespace minke {
 namespace {
@@ -83,6 +85,87 @@ void apply_transposed_grouped(std::span<const WeightOf<Real>* const> w, const Op
       return linear_grouped(dy.values->v2<BF16>(), offsets, packed(), dx, write);
   }
   apply_transposed_grouped(w, dy.values->v2<Real>(), offsets, dx, write);
+}
+
+namespace {
+
+InputArithmetic input_arithmetic(const Weight& w) {
+  return w.fp8_product ? InputArithmetic::QuantizedToFp8 : InputArithmetic::OfForm;
+}
+
+}  // namespace
+
+template <class Real>
+Operand apply_gated(const ModelOf<Real>& model, std::span<const WeightOf<Real>* const> w_gate,
+                    std::span<const WeightOf<Real>* const> w_up, const Operand& x,
+                    std::span<const Index> offsets, Tensor& gate, Tensor& up, Fp8Counts* counts) {
+  Tensor hidden;
+  with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+    hidden = Tensor::uninitialized<Value>(gate.shape());
+    if constexpr (std::is_same_v<Real, float>)
+      if (const Weight& g = *w_gate.front(), &u = *w_up.front(); g.fp8_product == u.fp8_product)
+        return with_view<Real>(x, [&](const auto& rows) {
+          gated_forward(rows, offsets, packs(w_gate, &Weight::forward),
+                        packs(w_up, &Weight::forward), gate.v2(), up.v2(), hidden.v2<Value>(),
+                        input_arithmetic(g));
+        });
+    apply_grouped(w_gate, x, offsets, gate.v2<Real>());
+    apply_grouped(w_up, x, offsets, up.v2<Real>());
+    swiglu_forward(gate.v2<Real>(), up.v2<Real>(), hidden.v2<Value>());
+  });
+  return operand(model, share(std::move(hidden)), counts);
+}
+
+template <class Real>
+GatedGradients gated_gradients(const ModelOf<Real>& model,
+                               std::span<const WeightOf<Real>* const> w_down, const Operand& dy,
+                               std::span<const Index> offsets, Tensor gate, Tensor up, Operand kept,
+                               Fp8Counts* counts) {
+  Tensor dhidden = Tensor::uninitialized<Real>(gate.shape());
+  Tensor hidden, dgate, dup;
+  with_operand_type(model, [&]<class Value>(std::type_identity<Value>) {
+    const View2<const Real> a = std::as_const(gate).v2<Real>(), u = std::as_const(up).v2<Real>();
+    const auto made_of = [](Tensor& branch) {  // in its memory, where that fits
+      return std::is_same_v<Value, Real> ? std::move(branch)
+                                         : Tensor::uninitialized<Value>(branch.shape());
+    };
+    if (!kept.defined()) hidden = Tensor::uninitialized<Value>(gate.shape());
+    dgate = made_of(gate);
+    dup = made_of(up);
+    const View2<Value> again = kept.defined() ? View2<Value>() : hidden.v2<Value>();
+    if constexpr (std::is_same_v<Real, float>) {
+      with_view<Real>(dy, [&](const auto& rows) {
+        gated_backward(rows, offsets, packs(w_down, &Weight::transposed), a, u, dhidden.v2(), again,
+                       dgate.v2<Value>(), dup.v2<Value>());
+      });
+    } else {
+      apply_transposed_grouped(w_down, dy, offsets, dhidden.v2<Real>());
+      if (!kept.defined()) swiglu_forward(a, u, again);
+      swiglu_backward_input(dhidden.v2<Real>(), a, u, dgate.v2<Value>(), dup.v2<Value>());
+    }
+  });
+  if (!kept.defined()) kept = operand(model, share(std::move(hidden)));
+  return {std::move(kept), operand(model, share(std::move(dgate)), counts),
+          operand(model, share(std::move(dup)), counts)};
+}
+
+template <class Real>
+void apply_gated_transposed(std::span<const WeightOf<Real>* const> w_gate,
+                            std::span<const WeightOf<Real>* const> w_up, const GatedGradients& x,
+                            std::span<const Index> offsets, View2<Real> dx, Write write) {
+  if constexpr (std::is_same_v<Real, float>) {
+    const auto multiply = [&](const auto& dgate, const auto& dup) {
+      gated_backward_input(dgate, dup, offsets, packs(w_gate, &Weight::transposed),
+                           packs(w_up, &Weight::transposed), dx, write);
+    };
+    if (x.dgate.fp8) return multiply(x.dgate.fp8->view(), x.dup.fp8->view());
+    const SharedTensor &dgate = x.dgate.values, &dup = x.dup.values;
+    if (is_narrow(dgate)) return multiply(dgate->v2<BF16>(), dup->v2<BF16>());
+    multiply(dgate->v2(), dup->v2());
+  } else {
+    apply_transposed_grouped(w_gate, x.dgate, offsets, dx, write);
+    apply_transposed_grouped(w_up, x.dup, offsets, dx, Write::Add);
+  }
 }
 
 template <class Real>
@@ -183,6 +266,15 @@ void weight_gradient_grouped(const ModelOf<Real>& model, const TokenOperand& dy,
                               std::span<const Index>, View2<Real>);                              \
   template void apply_transposed_grouped(std::span<const WeightOf<Real>* const>, const Operand&, \
                                          std::span<const Index>, View2<Real>, Write);            \
+  template Operand apply_gated(const ModelOf<Real>&, std::span<const WeightOf<Real>* const>,     \
+                               std::span<const WeightOf<Real>* const>, const Operand&,           \
+                               std::span<const Index>, Tensor&, Tensor&, Fp8Counts*);            \
+  template GatedGradients gated_gradients(                                                       \
+      const ModelOf<Real>&, std::span<const WeightOf<Real>* const>, const Operand&,              \
+      std::span<const Index>, Tensor, Tensor, Operand, Fp8Counts*);                              \
+  template void apply_gated_transposed(                                                          \
+      std::span<const WeightOf<Real>* const>, std::span<const WeightOf<Real>* const>,            \
+      const GatedGradients&, std::span<const Index>, View2<Real>, Write);                        \
   template Kept keep(const ModelOf<Real>&, Tensor);                                              \
   template KeptOutput keep_attention_output(const ModelOf<Real>&, SharedTensor);                 \
   template TokenOperand along_tokens(const ModelOf<Real>&, const Operand&,                       \

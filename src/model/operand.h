@@ -54,6 +54,16 @@ void with_operand_type(const ModelOf<Real>& model, const F& f) {
 template <class Real>
 Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts = nullptr);
 
+// f(view of the values or codes).
+template <class Real, class F>
+decltype(auto) with_view(const Operand& x, const F& f) {
+  if constexpr (std::is_same_v<Real, float>) {
+    if (x.fp8) return f(x.fp8->view());
+    if (x.values->dtype() == DType::BF16) return f(x.values->v2<BF16>());
+  }
+  return f(x.values->v2<Real>());
+}
+
 // y = x W^T and dx = dy W.
 template <class Real>
 void apply(const WeightOf<Real>& w, const Operand& x, View2<Real> y,
@@ -69,6 +79,29 @@ template <class Real>
 void apply_transposed_grouped(std::span<const WeightOf<Real>* const> w, const Operand& dy,
                               std::span<const Index> offsets, View2<Real> dx,
                               Write write = Write::Overwrite);
+
+// A gated feed-forward network's products with its unit between them (ops/gated_products.h), for
+// all experts in one call. x [n, D] -> hidden [n, F]; gate and up [n, F] are overwritten.
+template <class Real>
+Operand apply_gated(const ModelOf<Real>& model, std::span<const WeightOf<Real>* const> w_gate,
+                    std::span<const WeightOf<Real>* const> w_up, const Operand& x,
+                    std::span<const Index> offsets, Tensor& gate, Tensor& up,
+                    Fp8Counts* counts = nullptr);
+// dy [n, D] -> the gradients of gate and up; hidden is made again where it was not kept.
+struct GatedGradients {
+  Operand hidden, dgate, dup;  // [n, F]
+};
+template <class Real>
+GatedGradients gated_gradients(const ModelOf<Real>& model,
+                               std::span<const WeightOf<Real>* const> w_down, const Operand& dy,
+                               std::span<const Index> offsets, Tensor gate, Tensor up,
+                               Operand hidden, Fp8Counts* counts = nullptr);
+// dx = dgate W_gate + dup W_up.
+template <class Real>
+void apply_gated_transposed(std::span<const WeightOf<Real>* const> w_gate,
+                            std::span<const WeightOf<Real>* const> w_up,
+                            const GatedGradients& gradients, std::span<const Index> offsets,
+                            View2<Real> dx, Write write = Write::Overwrite);
 
 // An activation kept for the backward pass that is no operand: FP8 training keeps it in E4M3.
 struct Kept {

@@ -76,10 +76,10 @@ Fp8Rows quantized(View2<const float> x) {
   return rows;
 }
 
+// A tile of a product and of those joined to it, with the codes of their x (or empty views).
 struct Task {
-  const Product* product;
-  Fp8View codes;  // of x, or empty
-  Index row, rows, column, columns;
+  std::size_t first, last;  // the last one not included
+  Tile tile;
 };
 
 Index bytes_of_k(WeightForm form) {  // in one panel
@@ -135,19 +135,19 @@ Index group_of(const Product& p) {
 }
 
 // Rows of the task, [k, k + stretch) of them, as lanes.
-void lay_out_x(const Task& t, Lanes lanes, Index k, Index n, Index stretch, float* to,
-               Index stride) {
+void lay_out_x(const Product& p, const Fp8View& all_codes, const Tile& t, Lanes lanes, Index k,
+               Index n, Index stretch, float* to, Index stride) {
   const auto rows = kernels().rows[static_cast<int>(lanes)];
-  if (const View2<const BF16> x = t.product->narrow_x; !x.empty()) {
+  if (const View2<const BF16> x = p.narrow_x; !x.empty()) {
     Layout layout{nullptr, x.stride(0), t.rows, n, stretch, to, stride};
     layout.narrow = x.data() + t.row * x.stride(0) + k;
     return rows(layout);
   }
-  if (t.codes.codes.empty()) {
-    const View2<const float> x = t.product->x;
+  if (all_codes.codes.empty()) {
+    const View2<const float> x = p.x;
     return rows({x.data() + t.row * x.stride(0) + k, x.stride(0), t.rows, n, stretch, to, stride});
   }
-  const auto& [codes, scales] = t.codes;
+  const auto& [codes, scales] = all_codes;
   kernels().code_rows[static_cast<int>(lanes)](
       {reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0) + k,
        codes.stride(0), t.rows, n, stretch, to, stride,
@@ -161,15 +161,15 @@ struct RowsOfLanes {
 };
 
 // Numbers in BF16 are pairs where they lie, but for what a row lacks to a whole step of k.
-std::optional<RowsOfLanes> lanes_in_place(const Task& t, Lanes lanes, Index k) {
-  const View2<const BF16> x = t.product->narrow_x;
+std::optional<RowsOfLanes> lanes_in_place(const Product& p, const Tile& t, Lanes lanes, Index k) {
+  const View2<const BF16> x = p.narrow_x;
   if (x.empty() || lanes != Lanes::Pairs || x.extent(1) % kStep || x.stride(0) % 2) return {};
   return RowsOfLanes{x.data() + t.row * x.stride(0) + k, x.stride(0) / 2};
 }
 
-// What a task reads after [k, k + deep) of the columns [column, column + columns).
-NextLines lines_after(const Task& t, Index column, Index columns, Index most, Index k, Index deep) {
-  const PackedWeights& w = *t.product->w;
+// What a tile reads after [k, k + deep) of the columns [column, column + columns).
+NextLines lines_after(const PackedWeights& w, const Tile& t, Index column, Index columns,
+                      Index most, Index k, Index deep) {
   const bool end_of_row = column + columns == t.column + t.columns;
   const Index next_column = end_of_row ? t.column : column + columns;
   const Index next_k = end_of_row ? k + deep : k;
@@ -180,42 +180,42 @@ NextLines lines_after(const Task& t, Index column, Index columns, Index most, In
           w.panel_bytes()};
 }
 
-void run(const Task& t, Write write) {
-  const PackedWeights& w = *t.product->w;
-  const View2<float> y = t.product->y;
+void run(const Product& p, const Fp8View& codes, const Tile& t) {
+  const PackedWeights& w = *p.w;
+  const View2<float> y = p.y;
   const Lanes lanes = lanes_for(w.form());
   // A few rows of codes that are widened first: only as many as stay in cache.
   const bool widens = w.form() == WeightForm::E4m3 && t.rows > kernels().e4m3_rows;
   const Index deep = std::min(widens ? kDeepE4m3 : deep_for(w, t.rows), w.padded_k());
   const Index stride = padded_stride(lanes_of(lanes, deep));
-  const Index most = group_of(*t.product) * kPanel;
+  const Index most = group_of(p) * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   for (Index k = 0; k < w.padded_k(); k += deep) {
     const Index stretch = std::min(deep, w.padded_k() - k);
-    std::optional<RowsOfLanes> x = lanes_in_place(t, lanes, k);
+    std::optional<RowsOfLanes> x = lanes_in_place(p, t, lanes, k);
     if (!x) {
-      lay_out_x(t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
+      lay_out_x(p, codes, t, lanes, k, std::min(stretch, w.k() - k), stretch, lanes_of_x, stride);
       x = {lanes_of_x, stride};
     }
     for (Index c = t.column; c < t.column + t.columns; c += most) {
       const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
                      {x->lanes, x->stride, t.rows, nullptr, 0, columns, stretch, nullptr,
-                      y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add,
-                      lines_after(t, c, columns, most, k, deep)},
+                      y.data() + t.row * y.stride(0) + c, y.stride(0),
+                      k > 0 || p.write == Write::Add, lines_after(w, t, c, columns, most, k, deep)},
                      true);
     }
   }
 }
 
 // Sums of codes over kScale of K, times the scales of the row and of the block of weights.
-void run_fp8(const Task& t, Write write) {
-  const PackedWeights& w = *t.product->w;
-  const View2<float> y = t.product->y;
+void run_fp8(const Product& p, const Fp8View& x, const Tile& t) {
+  const PackedWeights& w = *p.w;
+  const View2<float> y = p.y;
   const Index stride = padded_stride(kScale), most = kGroup * kPanel;
   float* lanes_of_x = x_scratch.get<float>(t.rows * stride);
   float* sums = sum_scratch.get<float>(t.rows * most);
-  const auto& [codes, scales] = t.codes;
+  const auto& [codes, scales] = x;
   const auto* first = reinterpret_cast<const std::uint8_t*>(codes.data()) + t.row * codes.stride(0);
   for (Index k = 0; k < w.padded_k(); k += kScale) {
     const Index stretch = std::min(kScale, w.padded_k() - k);
@@ -227,19 +227,19 @@ void run_fp8(const Task& t, Write write) {
       const Index columns = std::min(most, t.column + t.columns - c);
       multiply_group(w, c, k,
                      {lanes_of_x, stride, t.rows, nullptr, 0, columns, stretch, nullptr, sums, most,
-                      false, lines_after(t, c, columns, most, k, kScale)},
+                      false, lines_after(w, t, c, columns, most, k, kScale)},
                      false);
       kernels().add_scaled(
           sums, most, row_scales, scales.stride(0), w.scales()(c / kScale, k / kScale), t.rows,
-          columns, y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || write == Write::Add);
+          columns, y.data() + t.row * y.stride(0) + c, y.stride(0), k > 0 || p.write == Write::Add);
     }
   }
 }
 
-// The tasks of a product on some of the panels. Rows and groups of panels are shared out evenly;
-// laying x out again for every range of columns is kept below a few percent.
-void add_tasks(const Product& p, const Fp8View& codes, const PanelRange& panels, Index pieces,
-               BlockVector<Task>& to) {
+// The tasks of products [first, last) on some of the panels. Rows and groups of panels are shared
+// out evenly; laying x out again for every range of columns is kept below a few percent.
+void add_tasks(const Product& p, std::size_t first, std::size_t last, const PanelRange& panels,
+               Index pieces, BlockVector<Task>& to) {
   const Index T = p.y.extent(0), end = std::min(p.w->n(), panels.last * kPanel);
   if (T == 0 || panels.first == panels.last) return;
   const Index group = group_of(p), least = T > kFewRows ? 4 : 1;
@@ -249,7 +249,7 @@ void add_tasks(const Product& p, const Fp8View& codes, const PanelRange& panels,
   const Index rows = round_up(ceil_div(T, ceil_div(T, kRows)), kRows / 2);
   for (Index row = 0; row < T; row += rows)
     for (Index c = panels.first * kPanel; c < end; c += columns)
-      to.push_back({&p, codes, row, std::min(rows, T - row), c, std::min(columns, end - c)});
+      to.push_back({first, last, {row, std::min(rows, T - row), c, std::min(columns, end - c)}});
 }
 
 }  // namespace
@@ -279,35 +279,67 @@ const Kernels& kernels() {
   return table.chosen();
 }
 
-void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic) {
+namespace {
+
+[[maybe_unused]] bool are_joined(const Product& a, const Product& b) {
+  return a.y.extent(0) == b.y.extent(0) && a.y.extent(1) == b.y.extent(1) &&
+         a.w->form() == b.w->form();
+}
+
+// Of every x that the arithmetic wants as codes; once where joined products have the same x.
+void quantize_inputs(std::span<const Product> products, BlockVector<Fp8Rows>& made,
+                     BlockVector<Fp8View>& codes) {
+  made.reserve(products.size());
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const Product& p = products[i];
+    if (!p.x_codes.codes.empty() || p.y.extent(0) == 0)
+      codes.push_back(p.x_codes);
+    else if (p.joined && p.x.data() == products[i - 1].x.data())
+      codes.push_back(codes.back());
+    else
+      codes.push_back(made.emplace_back(quantized(p.x)).view());
+  }
+}
+
+}  // namespace
+
+void multiply(std::span<const Product> products, Arithmetic arithmetic, Finish finish) {
   Index row_blocks = 0;
   double work = 0;
-  for (const Product& p : products) {
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const Product& p = products[i];
     const Index T = p.y.extent(0);
-    row_blocks += ceil_div(T, kRows);
+    MINKE_ASSERT(!p.joined || (i > 0 && are_joined(products[i - 1], p)));
+    if (!p.joined) row_blocks += ceil_div(T, kRows);
     work += static_cast<double>(std::max<Index>(T, 16)) * p.w->n() * p.w->k();
   }
   const Index pieces = ceil_div(4 * n_threads(), n_homes() * std::max<Index>(1, row_blocks));
   BlockVector<Fp8Rows> made;
   BlockVector<Fp8View> codes;
-  made.reserve(products.size());
   codes.reserve(products.size());
-  for (const Product& p : products) {
-    const bool here = arithmetic == Arithmetic::Fp8 && p.x_codes.codes.empty() && p.y.extent(0) > 0;
-    codes.push_back(here ? made.emplace_back(quantized(p.x)).view() : p.x_codes);
-  }
+  if (arithmetic == Arithmetic::Fp8)
+    quantize_inputs(products, made, codes);
+  else
+    for (const Product& p : products) codes.push_back(p.x_codes);
   HomedTasks<Task> tasks;
   for (Index home = 0; home < n_homes(); ++home) {
-    for (std::size_t i = 0; i < products.size(); ++i)
-      add_tasks(products[i], codes[i], panels_at(products[i].w->n(), home), pieces, tasks.tasks);
+    for (std::size_t first = 0, last; first < products.size(); first = last) {
+      for (last = first + 1; last < products.size() && products[last].joined;) ++last;
+      const Product& p = products[first];
+      add_tasks(p, first, last, panels_at(p.w->n(), home), pieces, tasks.tasks);
+    }
     tasks.end_home();
   }
   tasks.run(work >= kWorthThreads, [&](const Task& task) {
-    if (arithmetic == Arithmetic::Fp8)
-      run_fp8(task, write);
-    else
-      run(task, write);
+    for (std::size_t i = task.first; i < task.last; ++i)
+      arithmetic == Arithmetic::Fp8 ? run_fp8(products[i], codes[i], task.tile)
+                                    : run(products[i], codes[i], task.tile);
+    finish(task.first, task.tile);
   });
+}
+
+void multiply(std::span<const Product> products, Arithmetic arithmetic) {
+  multiply(products, arithmetic, [](std::size_t, const Tile&) {});
 }
 
 namespace {

@@ -143,9 +143,19 @@ struct Product {
   View2<float> y;
   View2<const BF16> narrow_x = {};
   Fp8View x_codes = {};
+  Write write = Write::Overwrite;
+  // Each tile is made right after that of the product before, whose y has the same extents and
+  // whose w has the same form.
+  bool joined = false;
 };
 enum class Arithmetic { OfForm, Fp8 };  // Fp8: codes of x times those of w, scales every 128 of K
-void multiply(std::span<const Product> products, Write write, Arithmetic arithmetic);
+struct Tile {                           // of y
+  Index row, rows, column, columns;
+};
+// Called for every tile of products[first] when it is there, as are those of what is joined to it.
+using Finish = FunctionRef<void(std::size_t first, const Tile& tile)>;
+void multiply(std::span<const Product> products, Arithmetic arithmetic, Finish finish);
+void multiply(std::span<const Product> products, Arithmetic arithmetic);
 
 struct Gradient {
   View2<const float> dy = {}, x = {};  // or, where they are empty, narrow_dy and narrow_x

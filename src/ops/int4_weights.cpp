@@ -109,7 +109,7 @@ PanelLayout layout_of(const PackedWeights& w) {
   return {w.padded_k() / w.group(), w.group()};
 }
 
-void run(const Task& t, Write write) {
+void run(const Task& t) {
   const PackedWeights* w = t.product->w;
   const View2<float> y = t.product->y;
   const PanelLayout layout = layout_of(*w);
@@ -118,7 +118,7 @@ void run(const Task& t, Write write) {
     kernels().multiply({t.x->from(t.row), t.rows,
                         static_cast<const std::uint8_t*>(w->panel(c / kPanel)), layout,
                         std::min(kColumns, t.column + t.columns - c),
-                        y.data() + t.row * y.stride(0) + c, y.stride(0), write == Write::Add});
+                        y.data() + t.row * y.stride(0) + c, y.stride(0), t.product->write == Write::Add});
 }
 
 // The tasks of a product on some of the panels, those cut into about `ranges`.
@@ -137,7 +137,7 @@ void add_tasks(const gemm::Product& product, const Quantized& x, const PanelRang
 
 }  // namespace
 
-void multiply(std::span<const gemm::Product> products, Write write) {
+void multiply(std::span<const gemm::Product> products) {
   BlockVector<Quantized> quantized;
   quantized.reserve(products.size());
   double work = 0;
@@ -158,7 +158,7 @@ void multiply(std::span<const gemm::Product> products, Write write) {
                 tasks.tasks);
     tasks.end_home();
   }
-  tasks.run(work >= kWorthThreads, [&](const Task& task) { run(task, write); });
+  tasks.run(work >= kWorthThreads, [&](const Task& task) { run(task); });
 }
 
 }  // namespace int4

@@ -4,6 +4,7 @@
 
 namespace minke::int4 {
 
-void multiply(std::span<const gemm::Product> products, Write write);
+// None of them joined.
+void multiply(std::span<const gemm::Product> products);
 
 }  // namespace minke::int4

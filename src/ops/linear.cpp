@@ -7,25 +7,12 @@
 #include "base/threads.h"
 #include "ops/gemm.h"
 #include "ops/int4_weights.h"
+#include "ops/product_rows.h"
 
 namespace minke {
 namespace {
 
 constexpr Index kRowGrain = 16;  // rows of a piece of work in double
-
-template <class T>
-void check_product(View2<const T> x, const PackedWeights& w, View2<float> y) {
-  if (x.extent(1) != w.k() || y.extent(1) != w.n() || x.extent(0) != y.extent(0))
-    throw ShapeError(fmt::format(
-        "a product of x [{}, {}] and weights [{}, {}] into y [{}, {}]: x needs a column for each "
-        "column of the weights, y a row for each row of x and a column for each row of the weights",
-        x.extent(0), x.extent(1), w.n(), w.k(), y.extent(0), y.extent(1)));
-}
-
-void check_codes(const PackedWeights& w) {
-  if (w.form() != WeightForm::E4m3)
-    throw ShapeError("FP8 arithmetic needs weights in form E4M3: pack codes and scales");
-}
 
 template <class T, class Real>
 void check_gradient(View2<const T> dy, View2<const T> x, View2<Real> dw) {
@@ -36,47 +23,13 @@ void check_gradient(View2<const T> dy, View2<const T> x, View2<Real> dw) {
         dw.extent(0), dw.extent(1), dy.extent(0), dy.extent(1), x.extent(0), x.extent(1)));
 }
 
-void check_offsets(std::span<const Index> offsets, std::size_t groups, Index rows) {
-  bool right = offsets.size() == groups + 1 && offsets.front() >= 0 && offsets.back() <= rows;
-  for (std::size_t e = 0; right && e < groups; ++e) right = offsets[e] <= offsets[e + 1];
-  if (!right)
-    throw ShapeError(
-        fmt::format("{} offsets for {} experts and {} rows; expected {} that do not "
-                    "fall, from at least 0 to at most the number of rows",
-                    offsets.size(), groups, rows, groups + 1));
-}
-
 // All weights of a call have one form.
-void multiply_products(std::span<const gemm::Product> products, Write write,
-                       gemm::Arithmetic arithmetic) {
+void multiply_products(std::span<const gemm::Product> products, gemm::Arithmetic arithmetic) {
   if (!products.empty() && products.front().w->form() == WeightForm::Int4) {
     MINKE_ASSERT(arithmetic == gemm::Arithmetic::OfForm);
-    return int4::multiply(products, write);
+    return int4::multiply(products);
   }
-  gemm::multiply(products, write, arithmetic);
-}
-
-gemm::Product rows_of(View2<const float> x, const PackedWeights& w, View2<float> y, Index first,
-                      Index rows) {
-  check_product(x.rows(first, rows), w, y.rows(first, rows));
-  return {.x = x.rows(first, rows), .w = &w, .y = y.rows(first, rows)};
-}
-
-gemm::Product rows_of(View2<const BF16> x, const PackedWeights& w, View2<float> y, Index first,
-                      Index rows) {
-  check_product(x.rows(first, rows), w, y.rows(first, rows));
-  if (w.form() == WeightForm::F32 || w.form() == WeightForm::Int4)
-    throw ShapeError("a product of BF16 rows needs weights in form Bf16 or E4m3");
-  return {.w = &w, .y = y.rows(first, rows), .narrow_x = x.rows(first, rows)};
-}
-
-gemm::Product rows_of(const Fp8View& x, const PackedWeights& w, View2<float> y, Index first,
-                      Index rows) {
-  check_product(x.codes.rows(first, rows), w, y.rows(first, rows));
-  if (w.form() == WeightForm::F32 || w.form() == WeightForm::Int4)
-    throw ShapeError("a product of FP8 rows needs weights in form Bf16 or E4m3");
-  MINKE_ASSERT(w.form() == WeightForm::E4m3 || powers_of_two(x.scales));
-  return {.w = &w, .y = y.rows(first, rows), .x_codes = x.rows(first, rows)};
+  gemm::multiply(products, arithmetic);
 }
 
 template <class Rows>
@@ -89,14 +42,10 @@ void multiply_grouped(const Rows& x, Index n_rows, std::span<const Index> offset
   for (std::size_t e = 0; e < w.size(); ++e) {
     const Index first = offsets[e], rows = offsets[e + 1] - first;
     if (rows == 0) continue;
-    products.push_back(rows_of(x, *w[e], y, first, rows));
+    products.push_back(rows_of(x, *w[e], y, first, rows, write));
     if (arithmetic == gemm::Arithmetic::Fp8) check_codes(*w[e]);
   }
-  multiply_products(products, write, arithmetic);
-}
-
-gemm::Arithmetic arithmetic_of(const PackedWeights& w) {
-  return w.form() == WeightForm::E4m3 ? gemm::Arithmetic::Fp8 : gemm::Arithmetic::OfForm;
+  multiply_products(products, arithmetic);
 }
 
 // The tiles from `tile` on; nothing where scales are in the values.
@@ -139,20 +88,21 @@ void add_gradient(View2<const T> dy, View2<const T> x, View2<float> dw, Precisio
 
 void linear(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
-  const gemm::Product product{.x = x, .w = &w, .y = y};
-  multiply_products({&product, 1}, write, gemm::Arithmetic::OfForm);
+  const gemm::Product product = rows_of(x, w, y, 0, x.extent(0), write);
+  multiply_products({&product, 1}, gemm::Arithmetic::OfForm);
 }
 
 void linear(View2<const BF16> x, const PackedWeights& w, View2<float> y, Write write) {
-  const gemm::Product product = rows_of(x, w, y, 0, x.extent(0));
-  gemm::multiply({&product, 1}, write, gemm::Arithmetic::OfForm);
+  check_product(x, w, y);
+  const gemm::Product product = rows_of(x, w, y, 0, x.extent(0), write);
+  gemm::multiply({&product, 1}, gemm::Arithmetic::OfForm);
 }
 
 void linear_fp8(View2<const float> x, const PackedWeights& w, View2<float> y, Write write) {
   check_product(x, w, y);
   check_codes(w);
-  const gemm::Product product{.x = x, .w = &w, .y = y};
-  multiply_products({&product, 1}, write, gemm::Arithmetic::Fp8);
+  const gemm::Product product = rows_of(x, w, y, 0, x.extent(0), write);
+  multiply_products({&product, 1}, gemm::Arithmetic::Fp8);
 }
 
 void linear_grouped(View2<const float> x, std::span<const Index> offsets,
@@ -171,8 +121,9 @@ void linear_fp8_grouped(View2<const float> x, std::span<const Index> offsets,
 }
 
 void linear(const Fp8View& x, const PackedWeights& w, View2<float> y, Write write) {
-  const gemm::Product product = rows_of(x, w, y, 0, x.codes.extent(0));
-  gemm::multiply({&product, 1}, write, arithmetic_of(w));
+  check_product(x.codes, w, y);
+  const gemm::Product product = rows_of(x, w, y, 0, x.codes.extent(0), write);
+  gemm::multiply({&product, 1}, arithmetic_of(w));
 }
 
 void linear_grouped(const Fp8View& x, std::span<const Index> offsets,
