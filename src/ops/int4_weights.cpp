@@ -115,10 +115,10 @@ void run(const Task& t) {
   const PanelLayout layout = layout_of(*w);
   constexpr Index kColumns = kPanelsAtOnce * kPanel;
   for (Index c = t.column; c < t.column + t.columns; c += kColumns)
-    kernels().multiply({t.x->from(t.row), t.rows,
-                        static_cast<const std::uint8_t*>(w->panel(c / kPanel)), layout,
-                        std::min(kColumns, t.column + t.columns - c),
-                        y.data() + t.row * y.stride(0) + c, y.stride(0), t.product->write == Write::Add});
+    kernels().multiply(
+        {t.x->from(t.row), t.rows, static_cast<const std::uint8_t*>(w->panel(c / kPanel)), layout,
+         std::min(kColumns, t.column + t.columns - c), y.data() + t.row * y.stride(0) + c,
+         y.stride(0), t.product->write == Write::Add});
 }
 
 // The tasks of a product on some of the panels, those cut into about `ranges`.

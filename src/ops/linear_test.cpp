@@ -407,6 +407,19 @@ TEST(Linear, RowsInBf16GiveTheBitsOfThoseInFp32) {
   });
 }
 
+TEST(Linear, RowsInBf16MayBeginAnywhere) {
+  for_each_isa([] {
+    const Matrix all = Matrix::random(9, 70, 1);
+    const Weights w = make_weights(Matrix::random(40, 64, 3), WeightForm::Bf16);
+    for (Index first : {0, 1, 2, 3, 6}) {
+      Matrix expected(9, 40), y(9, 40);
+      linear(all.view().columns(first, 64), w.packed, expected.view());
+      linear(NarrowMatrix(all).view().columns(first, 64), w.packed, y.view());
+      EXPECT_EQ(y.data, expected.data) << first;
+    }
+  });
+}
+
 TEST(Linear, GroupsOfRowsInBf16GiveTheBitsOfThoseInFp32) {
   const std::vector<Index> offsets{0, 3, 3, 40, 41};
   const Matrix x = Matrix::random(41, 130, 71), dy = Matrix::random(41, 70, 72);
