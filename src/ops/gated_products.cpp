@@ -1,6 +1,7 @@
 #include "ops/gated_products.h"
 
 #include <algorithm>
+#include <array>
 
 #include "ops/check_extents.h"
 #include "ops/elementwise.h"
@@ -56,9 +57,6 @@ struct Part {
   }
 };
 
-Part part_of(Index first_row, const gemm::Tile& t) {
-  return {first_row + t.row, t.rows, t.column, t.columns};
-}
 template <class To>
 void unit(const Part& part, View2<const float> gate, View2<const float> up, View2<To> hidden) {
   const auto& kernels = elementwise().to<To>();
@@ -66,23 +64,29 @@ void unit(const Part& part, View2<const float> gate, View2<const float> up, View
     kernels.swiglu(part.at(gate, r), part.at(up, r), part.at(hidden, r), part.columns);
 }
 
-// Products of the experts that have rows, `per_expert` one after the other for each.
+// For each expert that has rows the products of make(expert, first row, rows), their tiles joined.
+template <std::size_t kPerExpert>
 class Products {
  public:
-  Products(std::size_t n_experts, std::size_t per_expert) : per_expert_(per_expert) {
-    products_.reserve(n_experts * per_expert);
-    first_rows_.reserve(n_experts);
-  }
-  void begin_expert(Index first_row) { first_rows_.push_back(first_row); }
-  void add(gemm::Product product) {
-    product.joined = products_.size() % per_expert_ != 0;
-    products_.push_back(product);
+  template <class Make>
+  Products(std::span<const Index> offsets, const Make& make) {
+    products_.reserve((offsets.size() - 1) * kPerExpert);
+    first_rows_.reserve(offsets.size() - 1);
+    for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
+      const Index first = offsets[e], rows = offsets[e + 1] - first;
+      if (rows == 0) continue;
+      first_rows_.push_back(first);
+      std::array<gemm::Product, kPerExpert> of_expert = make(e, first, rows);
+      for (std::size_t i = 1; i < kPerExpert; ++i) of_expert[i].joined = true;
+      products_.insert(products_.end(), of_expert.begin(), of_expert.end());
+    }
   }
   std::span<const gemm::Product> all() const { return products_; }
-  Index first_row(std::size_t product) const { return first_rows_[product / per_expert_]; }
+  Part part(std::size_t product, const gemm::Tile& t) const {
+    return {first_rows_[product / kPerExpert] + t.row, t.rows, t.column, t.columns};
+  }
 
  private:
-  std::size_t per_expert_;
   BlockVector<gemm::Product> products_;
   BlockVector<Index> first_rows_;
 };
@@ -106,17 +110,13 @@ void gated_forward(const X& x, std::span<const Index> offsets, PackedSpan w_gate
     const Index first = offsets.front(), n = offsets.back() - first;
     return swiglu_forward(gate.rows(first, n), up.rows(first, n), hidden.rows(first, n));
   }
-  Products products(w_gate.size(), 2);
-  for (std::size_t e = 0; e < w_gate.size(); ++e) {
-    const Index first = offsets[e], rows = offsets[e + 1] - first;
-    if (rows == 0) continue;
-    products.begin_expert(first);
-    products.add(rows_of(x, *w_gate[e], gate, first, rows, Write::Overwrite));
-    products.add(rows_of(x, *w_up[e], up, first, rows, Write::Overwrite));
-  }
+  const Products<2> products(offsets, [&](std::size_t e, Index first, Index rows) {
+    return std::array{rows_of(x, *w_gate[e], gate, first, rows, Write::Overwrite),
+                      rows_of(x, *w_up[e], up, first, rows, Write::Overwrite)};
+  });
   gemm::multiply(products.all(), arithmetic_for(x, *w_gate.front(), inputs),
                  [&](std::size_t product, const gemm::Tile& tile) {
-                   unit(part_of(products.first_row(product), tile), View2<const float>(gate),
+                   unit(products.part(product, tile), View2<const float>(gate),
                         View2<const float>(up), hidden);
                  });
 }
@@ -133,17 +133,13 @@ void gated_backward(const X& dy, std::span<const Index> offsets, PackedSpan w_do
     check_extents("gated_backward", "dgate or dup", x, {n, F});
   if (!hidden.empty()) check_extents("gated_backward", "hidden", hidden, {n, F});
   if (w_down.empty()) return;
-  Products products(w_down.size(), 1);
-  for (std::size_t e = 0; e < w_down.size(); ++e) {
-    const Index first = offsets[e], rows = offsets[e + 1] - first;
-    if (rows == 0) continue;
-    products.begin_expert(first);
-    products.add(rows_of(dy, *w_down[e], dhidden, first, rows, Write::Overwrite));
-  }
+  const Products<1> products(offsets, [&](std::size_t e, Index first, Index rows) {
+    return std::array{rows_of(dy, *w_down[e], dhidden, first, rows, Write::Overwrite)};
+  });
   const auto& kernels = elementwise().to<To>();
   gemm::multiply(products.all(), arithmetic_for(dy, *w_down.front(), InputArithmetic::OfForm),
                  [&](std::size_t product, const gemm::Tile& tile) {
-                   const Part part = part_of(products.first_row(product), tile);
+                   const Part part = products.part(product, tile);
                    if (!hidden.empty()) unit(part, gate, up, hidden);
                    for (Index r = 0; r < part.rows; ++r)
                      kernels.swiglu_backward(part.at(dhidden, r), part.at(gate, r), part.at(up, r),
@@ -161,14 +157,10 @@ void gated_backward_input(const X& dgate, const X& dup, std::span<const Index> o
     linear_grouped(dgate, offsets, w_gate, dx, write);
     return linear_grouped(dup, offsets, w_up, dx, Write::Add);
   }
-  Products products(w_gate.size(), 2);
-  for (std::size_t e = 0; e < w_gate.size(); ++e) {
-    const Index first = offsets[e], rows = offsets[e + 1] - first;
-    if (rows == 0) continue;
-    products.begin_expert(first);
-    products.add(rows_of(dgate, *w_gate[e], dx, first, rows, write));
-    products.add(rows_of(dup, *w_up[e], dx, first, rows, Write::Add));
-  }
+  const Products<2> products(offsets, [&](std::size_t e, Index first, Index rows) {
+    return std::array{rows_of(dgate, *w_gate[e], dx, first, rows, write),
+                      rows_of(dup, *w_up[e], dx, first, rows, Write::Add)};
+  });
   gemm::multiply(products.all(), arithmetic_for(dgate, *w_gate.front(), InputArithmetic::OfForm));
 }
 
