@@ -62,22 +62,6 @@ void forward(View2<const float> gate, View2<const float> up, View2<To> y) {
   });
 }
 
-template <class To>
-void backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
-                    View2<To> dgate, View2<To> dup) {
-  const Index T = gate.extent(0), F = gate.extent(1);
-  check_extents("swiglu_backward_input", "dy", dy, {T, F});
-  check_extents("swiglu_backward_input", "up", up, {T, F});
-  check_extents("swiglu_backward_input", "dgate", dgate, {T, F});
-  check_extents("swiglu_backward_input", "dup", dup, {T, F});
-  const auto& kernels = elementwise().to<To>();
-  parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t)
-      kernels.swiglu_backward(dy[t].data(), gate[t].data(), up[t].data(), dgate[t].data(),
-                              dup[t].data(), F);
-  });
-}
-
 }  // namespace
 
 void swiglu_forward(View2<const float> gate, View2<const float> up, View2<float> y) {
@@ -89,11 +73,17 @@ void swiglu_forward(View2<const float> gate, View2<const float> up, View2<BF16> 
 
 void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
                            View2<float> dgate, View2<float> dup) {
-  backward_input(dy, gate, up, dgate, dup);
-}
-void swiglu_backward_input(View2<const float> dy, View2<const float> gate, View2<const float> up,
-                           View2<BF16> dgate, View2<BF16> dup) {
-  backward_input(dy, gate, up, dgate, dup);
+  const Index T = gate.extent(0), F = gate.extent(1);
+  check_extents("swiglu_backward_input", "dy", dy, {T, F});
+  check_extents("swiglu_backward_input", "up", up, {T, F});
+  check_extents("swiglu_backward_input", "dgate", dgate, {T, F});
+  check_extents("swiglu_backward_input", "dup", dup, {T, F});
+  const auto& kernels = elementwise().to_f32;
+  parallel_ranges(T, kRowGrain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      kernels.swiglu_backward(dy[t].data(), gate[t].data(), up[t].data(), dgate[t].data(),
+                              dup[t].data(), F);
+  });
 }
 
 void swiglu_forward(View2<const double> gate, View2<const double> up, View2<double> y) {

@@ -25,12 +25,9 @@ TEST(Swiglu, EveryFormAgreesWithTheDefinition) {
         test::expect_near(fy, y, 1e-12, 1e-6, "y");
         test::expect_near(fdgate, dgate, 1e-6, 1e-6, "dgate");
         test::expect_near(fdup, dup, 1e-12, 1e-6, "dup");
-        Matrix<BF16> ny(T, F, 3), ndgate(T, F, 1), ndup(T, F);
+        Matrix<BF16> ny(T, F, 3);
         swiglu_forward(gate.view(), up.view(), ny.view());
-        swiglu_backward_input(dy.view(), gate.view(), up.view(), ndgate.view(), ndup.view());
         test::expect_rounded(ny, fy, "y");
-        test::expect_rounded(ndgate, fdgate, "dgate");
-        test::expect_rounded(ndup, fdup, "dup");
       });
     }
 }
