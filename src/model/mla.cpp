@@ -26,10 +26,7 @@ View3<Real> rope_part(const ModelConfig& c, Tensor& q) {
 // x, rounded where Head is narrower.
 template <class Head>
 Tensor as(Tensor x) {
-  if (x.dtype() == dtype_of<Head>) return x;
-  Tensor y = Tensor::uninitialized<Head>(x.shape());
-  if constexpr (std::is_same_v<Head, BF16>) copy(std::as_const(x).v2(), y.v2<BF16>());
-  return y;
+  return x.dtype() == dtype_of<Head> ? std::move(x) : rounded_to_bf16(std::as_const(x).v2());
 }
 
 // [T, R] as one head.

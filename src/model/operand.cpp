@@ -16,12 +16,6 @@ bool is_narrow(const SharedTensor& x) {
   return x->dtype() == DType::BF16;
 }
 
-Tensor narrowed(View2<const float> x) {
-  Tensor y = Tensor::uninitialized<BF16>({x.extent(0), x.extent(1)});
-  copy(x, y.v2<BF16>());
-  return y;
-}
-
 Index rows_of(const Operand& x) {
   return x.fp8 ? x.fp8->codes.extent(0) : x.values->extent(0);
 }
@@ -41,7 +35,7 @@ Operand operand(const ModelOf<Real>& model, SharedTensor x, Fp8Counts* counts) {
   if constexpr (std::is_same_v<Real, float>) {
     if (quantises(model))
       return {nullptr, std::make_shared<const Fp8Rows>(fp8_rows(x->v2(), *model.fp8, counts))};
-    if (model.narrow_operands && !is_narrow(x)) return {share(narrowed(x->v2())), nullptr};
+    if (model.narrow_operands && !is_narrow(x)) return {share(rounded_to_bf16(x->v2())), nullptr};
   }
   return {std::move(x), nullptr};
 }
@@ -227,7 +221,7 @@ TokenOperand along_tokens(const ModelOf<Real>& model, const KeptOutput& x) {
       const Tensor values = widened(x.e5m6);
       return {nullptr, fp8_columns(values.v2(), all, *model.fp8)};
     }
-    if (model.narrow_operands) return {share(narrowed(x.values->v2())), std::nullopt};
+    if (model.narrow_operands) return {share(rounded_to_bf16(x.values->v2())), std::nullopt};
   }
   return {x.values, std::nullopt};
 }

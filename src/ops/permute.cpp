@@ -280,6 +280,11 @@ void copy(View2<const float> from, View2<BF16> to) {
 void copy(View2<const BF16> from, View2<float> to) {
   convert_rows(from, to);
 }
+Tensor rounded_to_bf16(View2<const float> x) {
+  Tensor y = Tensor::uninitialized<BF16>({x.extent(0), x.extent(1)});
+  copy(x, y.v2<BF16>());
+  return y;
+}
 void copy(View2<const float> from, View2<double> to) {
   convert_rows(from, to);
 }

@@ -5,6 +5,7 @@
 
 #include "tensor/block_cache.h"
 #include "tensor/dtype.h"
+#include "tensor/tensor.h"
 #include "tensor/view.h"
 
 namespace minke {
@@ -70,6 +71,7 @@ void copy(View2<const double> from, View2<double> to);
 // Copies between element types: BF16(x) rounds to nearest even, the others widen.
 void copy(View2<const float> from, View2<BF16> to);
 void copy(View2<const BF16> from, View2<float> to);
+Tensor rounded_to_bf16(View2<const float> x);
 void copy(View2<const float> from, View2<double> to);
 void fill(View2<float> y, float value);
 void fill(View2<double> y, double value);

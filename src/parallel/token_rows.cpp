@@ -59,10 +59,7 @@ TokenRows gathered(View2<const BF16> x, RowForm form, const ExpertOrder& order) 
 }
 
 Tensor narrowed(Tensor x) {
-  if (x.dtype() == DType::F64) return x;
-  Tensor y = Tensor::uninitialized<BF16>(x.shape());
-  copy(std::as_const(x).v2(), y.v2<BF16>());
-  return y;
+  return x.dtype() == DType::F64 ? std::move(x) : rounded_to_bf16(std::as_const(x).v2());
 }
 
 template <class T>
