@@ -83,19 +83,6 @@ bool same_bits(const Matrix& a, Index row_a, const Matrix& b, Index row_b) {
   return true;
 }
 
-// Its numbers rounded, in rows as far apart.
-class NarrowMatrix {
- public:
-  explicit NarrowMatrix(const Matrix& m) : rows_(m.rows), columns_(m.columns), stride_(m.stride) {
-    for (float v : m.data) data_.emplace_back(v);
-  }
-  View2<const BF16> view() const { return {data_.data(), {rows_, columns_}, {stride_, 1}}; }
-
- private:
-  Index rows_, columns_, stride_;
-  std::vector<BF16> data_;
-};
-
 struct Extents {
   Index T, N, K;
 };
@@ -387,62 +374,6 @@ TEST(Linear, GroupedWeightGradientIsEachExpertByItselfOnAnyThreads) {
   });
 }
 
-TEST(Linear, RowsInBf16GiveTheBitsOfThoseInFp32) {
-  for_each_isa([] {
-    unsigned seed = 700;
-    for (const auto& [T, N, K] : kExtents)
-      for (WeightForm form : {WeightForm::Bf16, WeightForm::E4m3}) {
-        const Matrix x = Matrix::random(T, K, ++seed, 3);
-        const Weights w = make_weights(Matrix::random(N, K, ++seed), form);
-        Matrix expected = Matrix::random(T, N, ++seed, 2), y = expected;
-        linear(x.view(), w.packed, expected.view(), Write::Add);
-        linear(NarrowMatrix(x).view(), w.packed, y.view(), Write::Add);
-        EXPECT_EQ(y.data, expected.data) << T << " x " << N << " x " << K;
-        const Matrix dy = Matrix::random(T, N, ++seed, 1);
-        Matrix expected_dw = Matrix::random(N, K, ++seed, 3), dw = expected_dw;
-        linear_weight_gradient(dy.view(), x.view(), expected_dw.view(), Precision::Bf16);
-        linear_weight_gradient(NarrowMatrix(dy).view(), NarrowMatrix(x).view(), dw.view());
-        EXPECT_EQ(dw.data, expected_dw.data) << T << " x " << N << " x " << K;
-      }
-  });
-}
-
-TEST(Linear, RowsInBf16MayBeginAnywhere) {
-  for_each_isa([] {
-    const Matrix all = Matrix::random(9, 70, 1);
-    const Weights w = make_weights(Matrix::random(40, 64, 3), WeightForm::Bf16);
-    for (Index first : {0, 1, 2, 3, 6}) {
-      Matrix expected(9, 40), y(9, 40);
-      linear(all.view().columns(first, 64), w.packed, expected.view());
-      linear(NarrowMatrix(all).view().columns(first, 64), w.packed, y.view());
-      EXPECT_EQ(y.data, expected.data) << first;
-    }
-  });
-}
-
-TEST(Linear, GroupsOfRowsInBf16GiveTheBitsOfThoseInFp32) {
-  const std::vector<Index> offsets{0, 3, 3, 40, 41};
-  const Matrix x = Matrix::random(41, 130, 71), dy = Matrix::random(41, 70, 72);
-  std::vector<Weights> w;
-  for (unsigned e = 0; e + 1 < offsets.size(); ++e)
-    w.push_back(make_weights(Matrix::random(70, 130, 73 + e), WeightForm::Bf16));
-  std::vector<const PackedWeights*> packs;
-  for (const Weights& e : w) packs.push_back(&e.packed);
-  for_each_isa([&] {
-    Matrix expected(41, 70), y(41, 70);
-    linear_grouped(x.view(), offsets, packs, expected.view());
-    linear_grouped(NarrowMatrix(x).view(), offsets, packs, y.view());
-    EXPECT_EQ(y.data, expected.data);
-    std::vector<Matrix> expected_dw(w.size(), Matrix(70, 130)), dw = expected_dw;
-    std::vector<View2<float>> expected_views, views;
-    for (Matrix& m : expected_dw) expected_views.push_back(m.view());
-    for (Matrix& m : dw) views.push_back(m.view());
-    linear_weight_gradient_grouped(dy.view(), x.view(), offsets, expected_views, Precision::Bf16);
-    linear_weight_gradient_grouped(NarrowMatrix(dy).view(), NarrowMatrix(x).view(), offsets, views);
-    for (std::size_t e = 0; e < dw.size(); ++e) EXPECT_EQ(dw[e].data, expected_dw[e].data);
-  });
-}
-
 // More rows than a piece of work, so that the threads share them.
 TEST(Linear, InDoubleIsTheDefinitionOnAnyThreads) {
   const Index T = 37, K = 19, N = 23;
@@ -476,10 +407,6 @@ TEST(Linear, InDoubleIsTheDefinitionOnAnyThreads) {
 }
 
 TEST(Linear, ExtentsThatDisagreeAreRefused) {
-  const Weights full = make_weights(Matrix::random(4, 8, 1), WeightForm::F32);
-  Matrix narrow_y(3, 4);
-  EXPECT_THROW(linear(NarrowMatrix(Matrix::random(3, 8, 2)).view(), full.packed, narrow_y.view()),
-               ShapeError);
   const Matrix w = Matrix::random(5, 8, 1);
   Matrix x(3, 8), y(3, 5), wrong(3, 6);
   const PackedWeights packed = PackedWeights::pack(w.view(), WeightForm::F32);
